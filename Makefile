@@ -9,7 +9,7 @@ LONELY := tests/process tests/pipeline/test_engine_serving.py # servers under lo
 UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers chaos soak golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers chaos soak fuzz golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -79,6 +79,9 @@ chaos: $(READY) ## processes killed and stopped, bad versions, lost repository u
 
 soak: $(READY) ## everything at once for MINUTES=30, with a verdict
 	$(PYTHON) -m tests.load.soak --minutes $(or $(MINUTES),30)
+
+fuzz: $(READY) ## coverage-guided, MINUTES=1 over all targets; keeps what it learns in .saccade/fuzz
+	$(PYTHON) -m tests.fuzz --minutes $(or $(MINUTES),1)
 
 test-gpu: $(READY) ## on the GPU of this machine; LEAK_SECONDS=600 for the long leak check
 	$(PYTHON) -m pytest -m gpu tests/gpu --leak-seconds $(or $(LEAK_SECONDS),20)

@@ -22,7 +22,15 @@ LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
 """The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""
 
 RawForm = Literal[
-    "logits", "probabilities", "dense_logits", "boxes", "candidates", "prototype_masks", "box_masks", "vectors"
+    "logits",
+    "probabilities",
+    "dense_logits",
+    "boxes",
+    "candidates",
+    "prototype_masks",
+    "box_masks",
+    "vectors",
+    "pixels",
 ]
 """What `Network.module` returns, besides extra named outputs:
 
@@ -34,6 +42,7 @@ RawForm = Literal[
 - prototype_masks: candidates, then coefficients (n, k, c) and prototypes (n, c, h, w), for segment-instances
 - box_masks: candidates, then probabilities (n, k, h, w) over each box, for segment-instances
 - vectors: (n, dim) of any length, for embed: answered with the length 1
+- pixels: (n, 3, h, w) colours, or (n, 1, h, w) or (n, h, w) grey values or depths, for image
 """
 
 
@@ -104,4 +113,5 @@ FORMS_BY_TASK: dict[Task, tuple[RawForm, ...]] = {
     Task.SEGMENT: ("dense_logits",),
     Task.INSTANCES: ("prototype_masks", "box_masks"),
     Task.EMBED: ("vectors",),
+    Task.IMAGE: ("pixels",),
 }

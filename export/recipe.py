@@ -21,7 +21,7 @@ from saccade.export.data.label_names import ensure_labels_differ, ensure_no_back
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import LEAST_SIDE, GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
-from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_task
+from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_picture, said_task
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
@@ -37,15 +37,13 @@ _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class DigitScenes(Frozen):
-    """Generated pictures of handwritten digits; no digit occurs in two splits.
-
-    `train` is used by recovery and is optional.
-    """
+    """Generated pictures of handwritten digits; no digit occurs in two splits. `train`, for recovery, is optional."""
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
     test_seed: int | None = Field(default=None, ge=0)  # of the test split, so that it can be renewed alone; null: seed
     images: dict[Split, Annotated[int, Field(ge=1)]]
+    noise: float = Field(default=0.0, ge=0, le=255)  # task image: as of a folder
 
     @model_validator(mode="after")
     def _every_split_counted(self) -> DigitScenes:
@@ -62,6 +60,7 @@ class FolderData(Frozen):
     path: str  # relative to the recipe
     # limit per split; a missing split is read whole
     max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    noise: float = Field(default=0.0, ge=0, le=255)  # task image: levels of noise that is added to clean pictures
     order: Literal["name", "sorted"] = "name"  # sorted: the sorted folders or categories are classes 0, 1, ...
     limits: DataLimits = DataLimits()
     # a CSV beside the recipe with the slices of each picture, or `folders`: the folder below split and label
@@ -196,6 +195,7 @@ class Recipe(Frozen):
         if self.gate.corruptions is not None and min(self.preprocess.width, self.preprocess.height) < LEAST_SIDE:
             raise ValueError(f"gate.corruptions: they are defined for inputs of {LEAST_SIDE} pixels a side and more")
         self.gate.ensure_can_judge_slices(has_slices=isinstance(self.data, FolderData) and bool(self.data.slices))
+        self.task.ensure_shown_whole(self.preprocess)
         return self
 
 
@@ -288,7 +288,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
     try:
         source: SourceSpec = _SOURCE.validate_python(document.get("source"))
         file = (path.parent / weights).resolve() if isinstance(weights, str) else None
-        facts = source_facts(source, file, said_task(document))
+        facts = source_facts(source, file, said_task(document), said_picture(document))
         recipe = Recipe.model_validate(completed(document, source, facts, path.parent))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()

@@ -40,6 +40,7 @@ OTHER_NAMES = {
 }
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
+PICTURES = ("pictures",)  # the one label of task image, which knows no classes
 _HALF = 0.5  # score from which a label is answered
 
 
@@ -54,7 +55,10 @@ def completed(
     whole.setdefault("model", _model_name(source, document.get("weights")))
     said = said_task(document)
     is_embedder = said == Task.EMBED or (said is None and facts.is_embedder)
-    if facts.labels is not None and not is_embedder:
+    is_picture = said == Task.IMAGE or (said is None and facts.task is not None and facts.task.task is Task.IMAGE)
+    if is_picture:
+        whole.setdefault("labels", PICTURES)
+    elif facts.labels is not None and not is_embedder:
         whole.setdefault("labels", facts.labels)
     if facts.quantized:
         whole.setdefault("variants", list(READY))
@@ -73,15 +77,35 @@ def completed(
         _fit_vectors(whole, facts)
         if "labels" not in document and (found := labels_of_folders(document.get("data"), beside)):
             whole["labels"] = found
+    if is_picture and (facts.task is None or facts.task.task is not Task.IMAGE):
+        _fit_tiles(whole, document.get("preprocess"))
     _fit_top_k_to_labels(whole, document.get("task"))
     _fit_multi_label(whole, facts, document.get("task"))
     return whole
 
 
+def _fit_tiles(whole: dict[str, Any], given: object) -> None:
+    """Never resizes pictures by default for a network that the source knows as another kind: `wrap` refuses tiles that
+    would show seams."""
+    preprocess = whole.get("preprocess")
+    if isinstance(preprocess, dict) and not (isinstance(given, dict) and "fit" in given):
+        sides = {name: preprocess[name] for name in ("width", "height", "channel_order") if name in preprocess}
+        whole["preprocess"] = {**sides, "fit": "tile"}
+
+
 def said_task(document: dict[str, Any]) -> str | None:
     """The task that a recipe names itself, which nobody has checked yet."""
+    return _said(document, "task")
+
+
+def said_picture(document: dict[str, Any]) -> str | None:
+    """What a recipe's pictures show, which nobody has checked yet."""
+    return _said(document, "picture")
+
+
+def _said(document: dict[str, Any], word: str) -> str | None:
     given = document.get("task")
-    named = given.get("task") if isinstance(given, dict) else None
+    named = given.get(word) if isinstance(given, dict) else None
     return named if isinstance(named, str) else None
 
 
@@ -137,7 +161,7 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
     known = fact.model_dump()
     if "task" in given and given["task"] != known.get("task"):
         # A network with masks may be served for its boxes alone, and a classifier for its vectors.
-        known = {} if given["task"] == Task.EMBED else known | {"masks": None, "dim": 0}
+        known = {} if given["task"] in (Task.EMBED, Task.IMAGE) else known | {"masks": None, "dim": 0}
     if "fit" in given and given["fit"] != known.get("fit"):
         known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
     return known | given

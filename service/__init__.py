@@ -20,6 +20,7 @@
 A request's life
 1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome. Tensors of
    the Open Inference Protocol come by `api/http/oip/`, and over gRPC by `api/grpc/`, which asks the HTTP endpoints.
+   While many are refused, `api/http/early_refusals.py` refuses them in the parser (`api/http/limited_heads.py`).
    `api/http/conventions.py` has what holds on every path, `api/http/key_gate.py` asks for a key on the others
    (`api/key_watch.py` follows the file of keys), `api/http/content_encoding.py` reads compressed bodies.
 2. `api/predictor.py` tells the rest as one story. `api/admission.py` lets the request enter and says on which device,

@@ -7,6 +7,7 @@ SaccadeError
 │   ├── PayloadTooLarge     the body has more bytes than allowed
 │   └── Unprocessable       the request is well-formed, but cannot be served
 │       ├── BadImage        the image cannot be decoded, or has more pixels than allowed
+│       ├── PictureTooLarge the image has too many tiles, or its answer too many pixels or bytes
 │       ├── NoDirection     the network's vector of the image is all zeros
 │       ├── PoorPicture     the image is worse than those of its network, and the server refuses such
 │       └── BadParameter    a parameter is unknown, or outside its range
@@ -65,6 +66,10 @@ class Unprocessable(BadRequest):
 
 
 class BadImage(Unprocessable):
+    pass
+
+
+class PictureTooLarge(Unprocessable):
     pass
 
 

@@ -122,6 +122,12 @@ class Metrics:
             ("model", "version", "variant"),
             registry=registry,
         )
+        self.unfamiliar_ratio = Summary(
+            "saccade_unfamiliar_ratio",
+            "1 for each answer with `trust` that calls its picture unfamiliar, else 0",
+            ("model", "version"),
+            registry=registry,
+        )
         self.brownout_rung = Gauge(
             "saccade_brownout_rung",
             "Rung of the ladder that answers now; 0 is the best",
@@ -167,6 +173,7 @@ class Metrics:
             self.nonfinite_total,
             self.batch_size,
             self.answers_by_variant_total,
+            self.unfamiliar_ratio,
             self.shadows_total,
             self.shadow_agreement_ratio,
         )
@@ -231,9 +238,14 @@ class VersionMetrics:
         self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
         self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
         self.not_finite = metrics.nonfinite_total.labels(model, version)
+        self._unfamiliar = metrics.unfamiliar_ratio
         self._answers = metrics.answers_by_variant_total
         self._names = (model, version)
         self._by_variant: dict[str, Counter] = {}
+
+    def count_trust(self, is_familiar: bool) -> None:
+        """Counts an answer that says whether its picture is familiar."""
+        self._unfamiliar.labels(*self._names).observe(0.0 if is_familiar else 1.0)
 
     def count_answer(self, variant: str) -> None:
         """Counts a request that this variant answered."""

@@ -1,4 +1,4 @@
-"""Figures that change while the process runs: an exponentially weighted mean, and latencies as counts by bin."""
+"""Figures that change while the process runs: a weighted mean, a quantile, and latencies as counts by bin."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ class RunningMean:
     def add(self, value: float) -> None:
         before = self.value
         self.value = value if before is None else before + self._latest_share * (value - before)
+
+
+class RunningQuantile:
+    """Follows a quantile of values, none below 0, by steps: far up for a value above it, a little down for others."""
+
+    __slots__ = ("_share", "_step", "value")
+
+    def __init__(self, share: float, step: float) -> None:
+        """`share` of the values are to be below it; it moves by less than `step` at a time."""
+        self._share = share
+        self._step = step
+        self.value = 0.0
+
+    def add(self, value: float) -> None:
+        moved = self.value + self._step * (self._share if value > self.value else self._share - 1.0)
+        self.value = max(0.0, moved)
 
 
 def bin_of(seconds: float) -> int:

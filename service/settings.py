@@ -83,9 +83,14 @@ class Settings(BaseModel):
     max_deadline_ms: float = Field(60_000.0, gt=0.0, description="longest deadline a request may ask for")
     max_body_bytes: int = Field(32 * MIB, ge=1, description="largest request body")
     max_buffered_bytes: int = Field(256 * MIB, ge=1, description="request bodies held at once per HTTP process")
-    body_timeout_ms: float = Field(20_000.0, gt=0.0, description="longest time a head, and then a body, may take")
+    body_timeout_ms: float = Field(
+        20_000.0,
+        gt=0.0,
+        description="longest time a head, and then a body, may take; 64 KiB of an answer must be taken in it",
+    )
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
     max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
+    max_tiles: int = Field(1024, ge=1, description="tiles of one picture, for networks whose answer is a picture")
     image_formats: str = Field(
         "", description="formats beyond JPEG, PNG, WebP and BMP, as gif,tiff: also avif, jpeg2000, heif, jxl"
     )

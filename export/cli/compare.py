@@ -27,6 +27,7 @@ _UNITS = {
     Task.SEGMENT: "pixels",
     Task.INSTANCES: "objects",
     Task.EMBED: "vectors",
+    Task.IMAGE: "pictures",
 }
 
 

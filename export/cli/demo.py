@@ -7,6 +7,8 @@ is 1 if anything failed.
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
+from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
@@ -147,6 +150,15 @@ def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
             vectors = np.array([item.prediction["embedding"]["values"] for item in answered])
             labels = np.array([item.sample.truth["classes"][0]["class_id"] for item in answered])
             return "nearest picture of the same label", recall_at(vectors, labels, 1)
+        case Task.IMAGE:
+            return "numbers within two levels of the target", float(np.mean([_near(item) for item in answered]))
+
+
+def _near(item: Answered) -> float:
+    """Returns the share of colours that differ from the target by two levels at most."""
+    texts = (item.prediction["image"]["base64"], item.sample.truth["image"])
+    found, target = (np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).astype(int) for text in texts)
+    return float((np.abs(found - target) <= 2).mean())
 
 
 def _found_boxes(item: Answered) -> tuple[int, int]:

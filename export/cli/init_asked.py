@@ -21,8 +21,9 @@ _LAYOUT = re.compile(r"[Ww]rite outputs\.layout")
 _LABELS = "# labels: [first, second]  # the names of its classes in the file's order: the file does not say them\n"
 _CHOICE = f"# only if its rows are boxes:\noutputs: {{layout: ...}}  # one of {', '.join(get_args(Layout))}\n{_LABELS}"
 _AMOUNT = "an amount, such as an age, or an embedding is not served"
-_DEPTH = "depth and other amounts per pixel are not served"
+_DEPTH = "depth and other amounts per pixel are `task: {task: image, picture: depth}`"
 _CONDITIONS = {  # by the beginning of what a refusal asks for: on what it depends
+    "task: {task: image": "only if it makes a picture or a depth of each picture",
     "task: {task: classify": f"only if these numbers are scores of classes; {_AMOUNT}",
     "task: {task: segment": f"only if these numbers are scores of classes, or of a foreground; {_DEPTH}",
     "task: ": "only if its rows are boxes",
@@ -35,7 +36,7 @@ _CONDITIONS = {  # by the beginning of what a refusal asks for: on what it depen
 _GAPS = {  # what a recipe may lack, and a line for it
     "labels": "labels: [first, second]  # write the names of its classes, in the file's order\n",
     "preprocess": "preprocess: {width: 640, height: 640, fit: stretch}  # write the size that it was trained with\n",
-    "task": "task: {task: classify}  # or detect, segment, segment-instances, embed\n",
+    "task": "task: {task: classify}  # or detect, segment, segment-instances, embed, image\n",
 }
 
 

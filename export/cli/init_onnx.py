@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import orjson
@@ -22,10 +22,11 @@ from saccade.export.data.found_files import pictures_below
 from saccade.export.errors import RecipeError, SourceError
 from saccade.export.recipe import what_is_wrong
 from saccade.export.sources.names import generic_labels
+from saccade.export.sources.onnx_pictures import picture_pixels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import FileSigns, Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, OutputWords, SuppressionWords
-from saccade.models.contract.specs import Normalisation, Task
+from saccade.models.contract.specs import Normalisation, PictureKind, Task
 
 _ASSUMED_ALONE = ("value_range", "preprocess")  # keys whose whole value is assumed
 SEVERAL = "task.multi_label"
@@ -74,12 +75,18 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     names = class_names(data)
     said = document.get("labels")
     count = len(said) if isinstance(said, list) else None
-    task = document.get("task")
-    task = Task(task["task"]) if isinstance(task, dict) and task.get("task") in list(Task) else None
+    given_task = document.get("task")
+    said_of_task = given_task if isinstance(given_task, dict) else {}
+    task = Task(said_of_task["task"]) if said_of_task.get("task") in list(Task) else None
+    kind = said_of_task.get("picture") if said_of_task.get("picture") in get_args(PictureKind) else None
     probed = _with_range(given, document)
     signs = signs_of(file, probed, _pictures(data), _size(document))
-    found = recognised(signs, probed, task, count, hint=len(names) or None)
-    names = [] if found.task.task is Task.SEGMENT else names  # its folders are `images` and `masks`
+    found = recognised(signs, probed, task, count, hint=len(names) or None, kind=kind)
+    is_picture = found.task.task is Task.IMAGE
+    if is_picture:
+        found = replace(found, preprocess=picture_pixels(file, signs, found.words, found.task, found.preprocess))
+    # its folders are `images` and `masks`, or `input` and `target`
+    names = [] if is_picture or found.task.task is Task.SEGMENT else names
     written = {} if before is None else own_values(before)
     found, kept = _with_edits(found, given, written)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
@@ -116,7 +123,7 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         elif names:
             _ensure_ids_fit(signs, probed, task, names)
             lines["labels"] = line("labels", names, "found in the data")
-    has_labels = found.labels is not None or "labels" in {**document, **lines}
+    has_labels = is_picture or found.labels is not None or "labels" in {**document, **lines}
     return SettledWords(lines, findings, before, kept, has_labels)
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saccade.export.convert.bilinear import bilinear_matrix
 from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead, InstancesHead
 from saccade.export.convert.normalisation import flat_outputs
+from saccade.export.convert.picture_head import PictureHead
 from saccade.export.network import Network
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
@@ -26,6 +28,7 @@ RAW_TENSORS = {
     "prototype_masks": 5,
     "box_masks": 4,
     "vectors": 1,
+    "pixels": 1,
 }  # names of a network's outputs, by form
 LEAST_NUMBER = 2.0**-14  # half precision's smallest normal number: a vector of smaller ones has no direction there
 
@@ -34,9 +37,9 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
     """Returns the head that fits a network's form; `raw` is what the network answers to one image."""
     match network.form:
         case "logits":
-            return ClassifyHead(task.top_k, "sigmoid" if task.multi_label else "softmax")
+            return ClassifyHead(task.top_k, "sigmoid" if task.multi_label else "softmax", task.temperature)
         case "probabilities":
-            return ClassifyHead(task.top_k, "none")
+            return ClassifyHead(task.top_k, "none", task.temperature)
         case "dense_logits":
             height, width = flat_outputs(raw)[0].shape[2:]
             return SegmentHead((height, width), (preprocess.height, preprocess.width))
@@ -48,19 +51,29 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
             return InstancesHead(RAW_TENSORS[network.form], task.max_detections, classes, network.suppression)
         case "vectors":
             return EmbedHead()
+        case "pixels":
+            found_height, found_width = flat_outputs(raw)[0].shape[-2:]
+            return PictureHead(task, preprocess, (found_height, found_width))
 
 
 class ClassifyHead(nn.Module):
-    """Turns scores (n, classes) into the best `top_k` classes as probabilities; `none`: they are some already."""
+    """Turns scores (n, classes) into the best `top_k` classes as probabilities; `none`: they are some already.
 
-    def __init__(self, top_k: int, activation: Literal["softmax", "sigmoid", "none"]) -> None:
+    A temperature other than 1 divides the logits, as Guo et al. (2017) do: it changes scores, and no order of them.
+    """
+
+    def __init__(self, top_k: int, activation: Literal["softmax", "sigmoid", "none"], temperature: float = 1.0) -> None:
         super().__init__()
         self.top_k = top_k
         self.activation = activation
+        self.temperature = temperature
 
     def forward(self, raw: Any) -> tuple[Tensor, Tensor]:
         found = flat_outputs(raw)[0]
-        if self.activation != "none":
+        if self.temperature != 1.0:
+            logits = found.clamp_min(LEAST_NUMBER).log() if self.activation == "none" else found
+            found = functional.softmax(logits / self.temperature, dim=1)
+        elif self.activation != "none":
             found = torch.sigmoid(found) if self.activation == "sigmoid" else functional.softmax(found, dim=1)
         scores, class_ids = torch.topk(found, self.top_k, dim=1)
         return scores, class_ids.to(torch.int32)
@@ -97,10 +110,3 @@ class SegmentHead(nn.Module):
         if not self.is_full_size:
             logits = torch.matmul(self.rows, torch.matmul(logits, self.columns))
         return (logits.argmax(dim=1).to(torch.uint8),)
-
-
-def bilinear_matrix(source: int, target: int) -> Tensor:
-    """Returns (target, source): the matrix of `interpolate(mode="bilinear", align_corners=False)` along one axis."""
-    identity = torch.eye(source).unsqueeze(0)
-    resized = functional.interpolate(identity, size=target, mode="linear", align_corners=False)
-    return resized[0].T.contiguous()

@@ -1,4 +1,7 @@
-"""Tells whether images of a network may share a batch; a network that must not batch is measured and served alone."""
+"""Settles what `wrap` finds out: whether images may share a batch, and how tiles of a picture must overlap.
+
+A network that must not batch is measured and served alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping
 from saccade.export.artifact import Artifact
 from saccade.export.recipe import LoadedRecipe
 
+MARGIN = "tile_margin"  # key in the results of wrap, for networks of tiles
 _FACT = "not_batchable_reason"  # key in the results of wrap (found by tracing) and onnx_from_torch (found by trying)
 
 
@@ -16,7 +20,11 @@ def not_batchable_reason(made: Mapping[str, Artifact]) -> str:
 
 
 def settled(loaded: LoadedRecipe, made: Mapping[str, Artifact]) -> LoadedRecipe:
-    """Returns the recipe, with every batch size at one when images must not share a batch."""
+    """Returns the recipe with the tiles' margin, and with batches of one where images must not share one."""
+    margin = made["wrap"].detail.get(MARGIN) if "wrap" in made else None
+    if margin is not None:
+        preprocess = loaded.recipe.preprocess.model_copy(update={"margin": int(margin)})
+        loaded = loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"preprocess": preprocess})})
     if not not_batchable_reason(made):
         return loaded
     recipe = loaded.recipe

@@ -7,21 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.export.artifact import Detail
 from saccade.export.convert.answer_heads import RAW_TENSORS, answer_head
+from saccade.export.convert.batching import MARGIN
 from saccade.export.convert.normalisation import FoldedNetwork, flat_outputs, fold_normalisation
 from saccade.export.convert.padding import padded_network
+from saccade.export.convert.tile_margin import tile_margin
 from saccade.export.convert.trace import Trace, traced
 from saccade.export.errors import SourceError
-from saccade.export.network import Network
+from saccade.export.network import FORMS_BY_TASK, Network
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
 from saccade.export.steps import StepContext
-from saccade.models.contract.specs import TensorSpec, input_tensor, output_tensors
+from saccade.models.contract.specs import Task, TensorSpec, input_tensor, output_tensors
 
 DEPLOY_FILE = "deploy.pt2"
 FACTS_FILE = "wrap.json"
@@ -67,12 +71,13 @@ def run_wrap(context: StepContext) -> Detail:
     recipe = context.recipe
     with torch.no_grad():
         deployable = deployable_network(load_network(context.loaded.network_request()), recipe)
+        margin = _margin(deployable, recipe)
         trace = traced(deployable.module, _example_images(recipe), deployable.not_batchable_reason)
     torch.export.save(trace.program, context.out / DEPLOY_FILE)
     extras = _extra_outputs(recipe, trace.outputs)
     (context.out / EXTRA_OUTPUTS_FILE).write_bytes(orjson.dumps([extra.model_dump() for extra in extras]))
     (context.out / FOLDS_FILE).write_bytes(orjson.dumps(deployable.folds, option=orjson.OPT_INDENT_2))
-    facts = _facts(deployable, trace, recipe)
+    facts = _facts(deployable, trace, recipe) | ({} if margin is None else {MARGIN: margin})
     if context.loaded.quantized:
         facts["quantized"] = context.loaded.quantized
     (context.out / FACTS_FILE).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
@@ -85,6 +90,11 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
     Raises SourceError when the network is not what the recipe's task needs, GraphError when a fold is not exact.
     """
     preprocess = recipe.preprocess
+    if (network.form == "pixels") != (recipe.task.task is Task.IMAGE):
+        raise SourceError(
+            f"source: {type(network.module).__name__} gives {network.form}, and task: {recipe.task.task} needs "
+            f"{' or '.join(FORMS_BY_TASK[recipe.task.task])}"
+        )
     module, folds = _folded_layers(network, recipe)
     parameters = sum(parameter.numel() for parameter in module.parameters()) + _parameters_in_files(module)
     if network.zero_bars or network.takes_padding_mask:
@@ -97,6 +107,33 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
     deploy = DeployModule(folded.network, head, _ends(network), extras).eval()
     scores = "network_1" if network.form in ("boxes", "candidates") and not network.dense_outputs else ""
     return Deployable(deploy, folded, folds, parameters, scores, network.not_batchable_reason)
+
+
+def _margin(deployable: Deployable, recipe: Recipe) -> int | None:
+    """Returns how tiles must overlap; None without tiles. Raises SourceError where no tile of the size would do."""
+    spec = recipe.preprocess
+    if spec.fit != "tile":
+        return None
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[Any]:
+        found: NDArray[Any] = deployable.module(torch.from_numpy(images))[0].numpy()
+        return found
+
+    is_depth = recipe.task.picture == "depth"
+    measured = tile_margin(answer, spec.width, spec.height, recipe.task.scale, is_depth=is_depth)
+    if 4 * measured > min(spec.width, spec.height):
+        raise SourceError(
+            f"preprocess: tiles of {spec.width}x{spec.height} would show seams: what lies beyond their border, or "
+            f"where in them a pixel lies, changes answers {measured} pixels inside. Write a width and height of "
+            f"{4 * measured} or more; or, where every pixel depends on the whole picture, `fit: stretch`, which "
+            "resizes pictures"
+        )
+    if spec.margin is not None and spec.margin < measured:
+        raise SourceError(
+            f"preprocess.margin is {spec.margin}, and what lies beyond a tile's border changes answers {measured} "
+            "pixels inside: leave it out"
+        )
+    return measured if spec.margin is None else spec.margin
 
 
 def output_names(recipe: Recipe, outputs: Sequence[Tensor]) -> tuple[str, ...]:

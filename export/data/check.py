@@ -49,6 +49,7 @@ _METRICS: Mapping[Task, MetricName] = {
     Task.SEGMENT: "miou",
     Task.INSTANCES: "mask_map",
     Task.EMBED: "recall_at_1",
+    Task.IMAGE: "ssim",
 }
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
 
@@ -168,6 +169,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
             findings,
             multi_label=recipe.task.multi_label,
             needs_labels=recipe.gate.needs_labels,
+            spec=recipe.task,
         )
         tallies = [
             _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels), recipe.task.task)
@@ -389,6 +391,12 @@ def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
 
 
 def _digit_complaints(loaded: LoadedRecipe, data: DigitScenes) -> Iterator[str]:
+    task = loaded.recipe.task
+    if task.task is Task.IMAGE and loaded.recipe.gate.needs_labels:
+        if task.picture == "depth":
+            yield "digit scenes have no depths: name a folder of your own pictures in `data`"
+        elif task.scale == 1 and not data.noise:
+            yield "digit scenes are their own targets: write how strong the noise is, as in `data: {noise: 25}`"
     try:
         ensure_digits_known(loaded.recipe.task, loaded.recipe.labels)
         for first, second in itertools.combinations([name for name in ORDER if name in data.images], 2):

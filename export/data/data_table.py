@@ -15,6 +15,7 @@ _OBJECTS = {
     Task.SEGMENT: "share of labelled pixels",
     Task.INSTANCES: "objects",
     Task.EMBED: "images",
+    Task.IMAGE: "images",
 }
 
 
@@ -70,7 +71,7 @@ def _split_table(report: DataReport) -> Table:
 
 def _object_headers(report: DataReport) -> tuple[str, ...]:
     match report.task:
-        case Task.CLASSIFY | Task.EMBED:
+        case Task.CLASSIFY | Task.EMBED | Task.IMAGE:
             return ()
         case Task.DETECT | Task.INSTANCES:
             return "objects", "crowds", "images without"
@@ -80,7 +81,7 @@ def _object_headers(report: DataReport) -> tuple[str, ...]:
 
 def _object_cells(report: DataReport, split: SplitFacts) -> tuple[str, ...]:
     match report.task:
-        case Task.CLASSIFY | Task.EMBED:
+        case Task.CLASSIFY | Task.EMBED | Task.IMAGE:
             return ()
         case Task.DETECT | Task.INSTANCES if split.objects:
             return f"{sum(split.objects):,}", f"{split.crowds:,}", f"{split.images_without:,}"

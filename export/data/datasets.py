@@ -28,6 +28,7 @@ class DataStore:
         parts = (
             recipe.task.task.value,
             recipe.task.multi_label,
+            (recipe.task.picture, recipe.task.scale),
             name,
             recipe.data,
             recipe.preprocess,
@@ -55,6 +56,7 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
             limits=USUAL_LIMITS.for_network(recipe.preprocess),
             multi_label=recipe.task.multi_label,
             needs_labels=recipe.gate.needs_labels,
+            spec=recipe.task,
         )[0]
     if name == "calibration":
         ensure_instances_disjoint("calibration", "test")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.data.image_split import Split
-from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import ClassSample, DetectSample, ImageSample, Sample, SegmentSample
+from saccade.export.data.picture_pairs import made_pair
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes
 from saccade.models.contract.run_lengths import MaskWindow
@@ -23,7 +24,7 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
     """Returns crops of one digit for classification and whole scenes for the other tasks. Raises DataRefused."""
     count, split = data.images[name], SceneSplit(name)
     seed = data.seed if data.test_seed is None or name != "test" else data.test_seed
-    ids = _digit_ids(labels)
+    ids = np.zeros(0, np.int64) if task.task is Task.IMAGE else _digit_ids(labels)
     match task.task:
         case Task.CLASSIFY | Task.EMBED:
             crops = crop_samples(split, seed, count)
@@ -36,6 +37,10 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
         case Task.SEGMENT:
             lookup = np.array([_background_id(task, labels), *ids], np.uint8)
             return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, seed, count)]
+        case Task.IMAGE:
+            if task.picture == "depth":  # which nobody knows
+                return [ImageSample(scene.jpeg, b"") for scene in scene_samples(split, seed, count)]
+            return [made_pair(scene.jpeg, task, data.noise) for scene in scene_samples(split, seed, count)]
 
 
 def _instances(scene: SceneSample, ids: NDArray[np.int64]) -> DetectSample:
@@ -46,6 +51,8 @@ def _instances(scene: SceneSample, ids: NDArray[np.int64]) -> DetectSample:
 
 def ensure_digits_known(task: TaskSpec, labels: Sequence[str]) -> None:
     """Raises DataRefused when the labels lack a digit, or the background that a segmenter needs."""
+    if task.task is Task.IMAGE:
+        return
     _digit_ids(labels)
     if task.task is Task.SEGMENT:
         _background_id(task, labels)

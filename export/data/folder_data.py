@@ -9,6 +9,7 @@ or one set of pictures, which is divided by the digest of each file. A set has o
   YOLO's label files (`data/yolo_boxes.py`)
 - segment-instances: the same, with COCO's `segmentation` of each object, or a polygon in each of YOLO's lines
 - segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, or 255 where unlabelled
+- image: `input/NAME.png` beside `target/NAME.png`, or clean pictures alone (`data/picture_pairs.py`)
 - any pictures, where no label is needed (`data/unlabelled.py`)
 """
 
@@ -28,6 +29,7 @@ from saccade.export.data.image_split import Split
 from saccade.export.data.label_tables import LABEL_TABLE, label_pictures
 from saccade.export.data.labelled_images import Sample
 from saccade.export.data.mask_folders import mask_pictures
+from saccade.export.data.picture_pairs import pair_pictures
 from saccade.export.data.pictures import ClassTruth, LabelsTruth, Picture
 from saccade.export.data.split_sources import (
     UNDIVIDED,
@@ -39,7 +41,7 @@ from saccade.export.data.unlabelled import parts_without_labels, unlabelled_pict
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path, yolo_pictures
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits, decode_image
 
@@ -83,10 +85,11 @@ def list_pictures(
     *,
     multi_label: bool = False,
     needs_labels: bool = True,
+    spec: TaskSpec | None = None,
 ) -> Listing:
     """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`.
 
-    needs_labels: false where pictures without any labels will do.
+    needs_labels: false where pictures without any labels will do. spec: of task image, whose targets depend on it.
     """
     sources = split_sources(task, labels, root, findings)
     parts = {source.folder: root / source.folder for source in sources.values()}
@@ -118,6 +121,10 @@ def list_pictures(
             pictures = coco_pictures(parts, labels, in_order, max_bad, findings, has_masks=has_masks)
         case Task.SEGMENT:
             pictures = mask_pictures(parts, labels, findings)
+        case Task.IMAGE:
+            assert spec is not None
+            pairs = pair_pictures(parts, spec, data.noise, findings)
+            pictures = {part: [Picture(*each) for each in found] for part, found in pairs.items()}
     return Listing(sources, _shuffled(pictures, root))
 
 
@@ -131,10 +138,13 @@ def folder_samples(
     limits: ImageLimits = USUAL_LIMITS,
     multi_label: bool = False,
     needs_labels: bool = True,
+    spec: TaskSpec | None = None,
 ) -> tuple[list[Sample], int]:
     """Returns the split's samples and how many more the folder holds. Raises DataRefused naming what does not fit."""
     findings = Findings()
-    listing = list_pictures(task, labels, data, root, findings, multi_label=multi_label, needs_labels=needs_labels)
+    listing = list_pictures(
+        task, labels, data, root, findings, multi_label=multi_label, needs_labels=needs_labels, spec=spec
+    )
     findings.ensure_no_complaints()
     if name not in listing.sources:
         raise DataRefused(f"data.path: {root} has no split {name!r}: add a folder of that name")

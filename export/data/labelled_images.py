@@ -64,4 +64,12 @@ class SegmentSample:
     mask: NDArray[np.uint8]  # (height, width) of the image; IGNORED where unlabelled
 
 
-Sample = ClassSample | LabelsSample | DetectSample | SegmentSample
+@dataclass(frozen=True, slots=True)
+class ImageSample:
+    """An encoded image with the picture that should be made of it, as the bytes of a file; empty where nobody knows."""
+
+    encoded: bytes
+    target: bytes
+
+
+Sample = ClassSample | LabelsSample | DetectSample | SegmentSample | ImageSample

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.bad_boxes import WrongForm
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import (
+    IGNORED,
+    ClassSample,
+    DetectSample,
+    ImageSample,
+    LabelsSample,
+    Sample,
+    SegmentSample,
+)
 from saccade.export.data.outlines import Outline, Size
+from saccade.export.data.picture_pairs import PairTruth
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task
@@ -131,12 +140,14 @@ class UnlabelledTruth:
                 return DetectSample(encoded, np.zeros((0, 4)), no_ids, np.zeros(0, np.bool_), masks)
             case Task.SEGMENT:
                 return SegmentSample(encoded, np.full(size[::-1], IGNORED, np.uint8))
+            case Task.IMAGE:
+                return ImageSample(encoded, b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     path: Path
-    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth | UnlabelledTruth
+    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth | PairTruth | UnlabelledTruth
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
         """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
@@ -152,6 +163,8 @@ class Picture:
                 return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
             case UnlabelledTruth():
                 return self.truth.sample(encoded, size)
+            case PairTruth():
+                return self.truth.sample(self.path, encoded, size)
             case MaskTruth():
                 return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
 

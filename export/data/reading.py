@@ -22,6 +22,7 @@ from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.outlines import Size
+from saccade.export.data.picture_pairs import PairTruth
 from saccade.export.data.pictures import (
     BoxTruth,
     ClassTruth,
@@ -115,6 +116,9 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
             first_bad = _first_place(picture.path, truth, bad)
             first_reaching = _first_place(picture.path, truth, reaching)
             ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~bad], return_counts=True)
+        case PairTruth() as truth:
+            truth.sample(picture.path, encoded, size)  # raises for a target that does not fit
+            ids, counts = np.array([0]), np.array([1])
         case UnlabelledTruth():
             ids = counts = np.zeros(0, np.int64)
         case MaskTruth() as truth:

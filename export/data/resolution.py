@@ -18,6 +18,7 @@ SPREAD: Mapping[Task, float] = {
     Task.SEGMENT: 0.08,
     Task.INSTANCES: 0.12,
     Task.EMBED: 0.4,  # recall@1 is the accuracy of the nearest neighbour's label
+    Task.IMAGE: 0.05,  # of structural similarity, over the reference denoiser's scenes
 }
 METRIC_WORDS: Mapping[Task, str] = {
     Task.CLASSIFY: "top-1",
@@ -25,6 +26,7 @@ METRIC_WORDS: Mapping[Task, str] = {
     Task.SEGMENT: "mIoU",
     Task.INSTANCES: "mask mAP",
     Task.EMBED: "recall@1",
+    Task.IMAGE: "similarity to the target",
 }
 
 

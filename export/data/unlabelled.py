@@ -35,6 +35,8 @@ def _lacks_labels(task: Task, root: Path, known: set[str], in_order: bool, *, mu
             return not _has(root, *COCO_FILES)
         case Task.SEGMENT:
             return not _has(root, "masks")
+        case Task.IMAGE:
+            return not _has(root, "target")
 
 
 def unlabelled_pictures(

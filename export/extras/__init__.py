@@ -2,4 +2,5 @@
 
 marks.py   puts them into the file, which says itself what it gives
 make.py    asks each maker for its output, and proves the file with it
+trust.py   how unlike its calibration pictures an image is, with `deep_features.py` and `gaussian.py`
 """

@@ -12,7 +12,7 @@ from onnx import helper
 
 from saccade.export.extras.graph_view import GraphView
 
-_AXES_AS_INPUT = 18  # opset from which ReduceMean and ReduceMax take their axes as an input
+_AXES_AS_INPUT = 18  # opset from which reductions take their axes as an input
 
 
 class BranchNodes:
@@ -42,6 +42,10 @@ class BranchNodes:
 
     def maximum(self, tensor: str, axes: Sequence[int], *, keeps: bool = False) -> str:
         return self._reduced("ReduceMax", tensor, axes, keeps)
+
+    def squares(self, tensor: str, axes: Sequence[int], *, keeps: bool = False) -> str:
+        """The sum of squares, without ReduceSumSquare: ONNX Runtime has no fast kernel of it over channels."""
+        return self._reduced("ReduceSum", self.add("Mul", tensor, tensor), axes, keeps)
 
     def _reduced(self, operator: str, tensor: str, axes: Sequence[int], keeps: bool) -> str:
         if self._opset < _AXES_AS_INPUT:

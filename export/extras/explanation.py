@@ -42,10 +42,12 @@ _LEAST = 1e-30
 
 
 def explanation_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
-    """The map of the best method. Raises NoExtra for a network without a map, and for segmenters."""
+    """The map of the best method. Raises NoExtra for networks without a map, and those of masks or pictures."""
     task = context.recipe.task
     if task.task is Task.SEGMENT:
         raise NoExtra("a segmenter's mask says itself where it looked")
+    if task.task is Task.IMAGE:
+        raise NoExtra("a network whose answer is a picture looks everywhere")
     return explained(model, task.task, len(context.recipe.labels))
 
 

@@ -15,6 +15,7 @@ from saccade.export.artifact import Detail
 from saccade.export.convert.proof_images import proof_images
 from saccade.export.extras.explanation import explanation_branch
 from saccade.export.extras.marks import ExtraBranch, NoExtra, add_branch
+from saccade.export.extras.trust import trust_branch
 from saccade.export.graph.large_files import load_graph, save_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.qualification.serving import open_backend
@@ -32,7 +33,7 @@ ExtraMaker = Callable[[onnx.ModelProto, StepContext], ExtraBranch]
 """Says how an output is computed from the tensors of a finished graph, which it leaves alone. Raises NoExtra."""
 
 
-MAKERS: Mapping[ExtraKind, ExtraMaker] = {ExtraKind.EXPLAIN: explanation_branch}
+MAKERS: Mapping[ExtraKind, ExtraMaker] = {ExtraKind.EXPLAIN: explanation_branch, ExtraKind.TRUST: trust_branch}
 
 
 def add_extras(context: StepContext, makers: Mapping[ExtraKind, ExtraMaker] = MAKERS) -> Detail:

@@ -27,6 +27,7 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
     "boundary_iou": 0.60,
     "cosine": 0.98,
     "neighbours": 0.80,
+    "levels": 0.80,
 }
 # Share of multiply-adds that a file must do in the precision of its name; small layers may use another.
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
@@ -42,6 +43,8 @@ MIN_SKILL: Mapping[MetricName, float] = {
     "label_map": 0.05,
     "mask_map": 0.01,
     "recall_at_1": 0.05,
+    "ssim": 0.05,
+    "depth_accuracy": 0.05,
 }
 # With fewer test images, intervals are so wide that a limit of this file is reached only by luck.
 MIN_TEST_IMAGES: Mapping[MetricName, int] = {
@@ -51,6 +54,8 @@ MIN_TEST_IMAGES: Mapping[MetricName, int] = {
     "label_map": 100,
     "mask_map": 50,
     "recall_at_1": 100,
+    "ssim": 50,
+    "depth_accuracy": 50,
 }
 
 

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit, prepare_split
-from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import (
+    ClassSample,
+    DetectSample,
+    ImageSample,
+    LabelsSample,
+    Sample,
+    SegmentSample,
+)
 from saccade.export.errors import DataRefused
 from saccade.export.gate.device_figures import EvaluationData
 from saccade.export.qualification.accuracy import Answer
@@ -73,6 +80,10 @@ def _truth_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
             "class_ids": np.array([class_id for each in shown for class_id in each], np.int64),
             "label_counts": np.array([len(each) for each in shown], np.int64),
         }
+    if isinstance(first, ImageSample):
+        targets = [each.target for each in samples if isinstance(each, ImageSample)]
+        sizes = np.array([len(target) for target in targets], np.int64)
+        return {"targets": np.frombuffer(b"".join(targets), np.uint8), "target_sizes": sizes}
     if isinstance(first, DetectSample):
         scenes = [each for each in samples if isinstance(each, DetectSample)]
         return {
@@ -115,6 +126,9 @@ def _samples(task: Task, arrays: Arrays) -> list[Sample]:
         case Task.CLASSIFY | Task.EMBED:
             ids = arrays["class_ids"].tolist()
             return [ClassSample(image, class_id) for image, class_id in zip(encoded, ids, strict=True)]
+        case Task.IMAGE:
+            targets = _pieces(arrays["targets"], arrays["target_sizes"])
+            return [ImageSample(image, each.tobytes()) for image, each in zip(encoded, targets, strict=True)]
         case Task.DETECT | Task.INSTANCES:
             boxes = _pieces(arrays["boxes"], arrays["box_counts"])
             labels = _pieces(arrays["class_ids"], arrays["box_counts"])

@@ -44,7 +44,7 @@ from saccade.models.contract.manifest import (
 from saccade.models.contract.quality import ranges_of
 from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.replay import MOST_PICTURES, REPLAY_FILE, picture_count, replay_bytes
-from saccade.models.contract.specs import input_tensor, output_tensors
+from saccade.models.contract.specs import Task, input_tensor, output_tensors
 from saccade.service import __version__
 from saccade.service.repository.object_store.address import url_of
 from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
@@ -131,9 +131,15 @@ def _filled(
     """Writes all files but the manifest, and returns the manifest by the version's number."""
     _fill(scratch, context, report, published)
     files = file_entries(scratch)
+    return lambda number: _manifest(context, report, published, files, _quality(context), number)
+
+
+def _quality(context: StepContext) -> QualityRanges | None:
+    """What the calibration pictures are like; None for networks that are there to restore poor ones."""
+    if context.recipe.task.task is Task.IMAGE:
+        return None
     calibration = context.data.split(context.loaded, "calibration")
-    quality = ranges_of(calibration.images, calibration.geometries)
-    return lambda number: _manifest(context, report, published, files, quality, number)
+    return ranges_of(calibration.images, calibration.geometries)
 
 
 def publication_identity(manifest: Manifest) -> tuple[object, ...]:
@@ -223,7 +229,7 @@ def _manifest(
     report: ExportReport,
     published: list[VariantReport],
     files: tuple[FileEntry, ...],
-    quality: QualityRanges,
+    quality: QualityRanges | None,
     number: int,
 ) -> Manifest:
     recipe = context.recipe

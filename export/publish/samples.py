@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import orjson
 from pycocotools import mask as coco_mask
 
 from saccade.export.data.image_split import ImageSplit
-from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample
+from saccade.export.data.labelled_images import ClassSample, DetectSample, ImageSample, LabelsSample, Sample
 from saccade.export.recipe import Recipe
 from saccade.service.vision.segmentation import rle_json
 
@@ -43,7 +44,7 @@ def _suffix(encoded: bytes) -> str:
 
 
 def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the truth in the terms of the API's answer: `classes`, `detections` or `segments`."""
+    """Returns the truth in the terms of the API's answer: `classes`, `detections`, `segments` or `image`."""
     if isinstance(sample, ClassSample):
         known = [sample.class_id] if sample.is_labelled else []
         return {"classes": [{"label": labels[each], "class_id": each} for each in known]}
@@ -58,6 +59,8 @@ def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
         for truth, mask in zip(objects, sample.object_masks, strict=False):  # none of them where there are no masks
             truth |= {"area": mask.area, "rle": rle_json(mask)}
         return {"detections": objects}
+    if isinstance(sample, ImageSample):
+        return {"image": base64.b64encode(sample.target).decode()}
     class_ids = [class_id for class_id in np.unique(sample.mask).tolist() if class_id < len(labels)]
     return {"segments": [_segment(sample.mask == class_id, class_id, labels) for class_id in class_ids]}
 

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from saccade.export.data.image_split import ImageSplit
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample
+from saccade.export.data.labelled_images import (
+    IGNORED,
+    ClassSample,
+    DetectSample,
+    ImageSample,
+    LabelsSample,
+    Sample,
+)
 from saccade.export.qualification.disagreements import (
     Answer,
     Disagreements,
@@ -24,6 +31,7 @@ from saccade.export.qualification.disagreements import (
     paired,
 )
 from saccade.export.qualification.neighbour_pictures import neighbours_strip, neighbours_text
+from saccade.export.qualification.picture_strips import answer_strip, strip_text, visible
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
@@ -51,12 +59,8 @@ def write_examples(
     """Draws the images on which the answers differ most as `example-<n>.jpg`, and returns the differences."""
     amounts = amounts_of(reference, found, task)
     examples = []
-    is_embedder = task.task is Task.EMBED
     for place, index in enumerate(most_different(amounts, EXAMPLES)):
-        reference_text, variant_text = (
-            neighbours_text(each[0], split, index, labels) if is_embedder else answer_text(each, index, task, labels)
-            for each in (reference, found)
-        )
+        reference_text, variant_text = (_text(each, split, index, task, labels) for each in (reference, found))
         file = f"example-{place + 1}.jpg"
         (directory / file).write_bytes(pair_jpeg(reference, found, split, index, task, labels))
         examples.append(
@@ -77,12 +81,22 @@ def write_examples(
     )
 
 
+def _text(answer: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]) -> str:
+    if task.task is Task.EMBED:
+        return neighbours_text(answer[0], split, index, labels)
+    if task.task is Task.IMAGE:
+        return strip_text(answer[0][index], split, index, task)
+    return answer_text(answer, index, task, labels)
+
+
 def pair_jpeg(
     reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
 ) -> bytes:
     """Draws both answers to one image of the split, side by side; of an embedder, what each finds nearest to it."""
     if task.task is Task.EMBED:
         return _sheet([neighbours_strip(each[0], split, index) for each in (reference, found)])
+    if task.task is Task.IMAGE:
+        return _sheet([answer_strip(each[0][index], split, index, task) for each in (reference, found)])
     pixels = decode_image(split.samples[index].encoded, split.limits)
     place = split.geometries[index]
     pairs = ((reference, found), (found, reference))
@@ -134,6 +148,9 @@ def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str
         case Task.EMBED:
             first = " ".join(f"{number:.3f}" for number in answer[0][index, :_MOST_NAMES].tolist())
             return f"{len(answer[0][index])} numbers: {first} ..."
+        case Task.IMAGE:
+            low, high = float(answer[0][index].min()), float(answer[0][index].max())
+            return f"from {low:.3g} to {high:.3g}"
 
 
 def truth_text(sample: Sample, labels: Sequence[str]) -> str:
@@ -143,6 +160,8 @@ def truth_text(sample: Sample, labels: Sequence[str]) -> str:
         return _some([_label(labels, class_id) for class_id in sample.class_ids], "nothing")
     if isinstance(sample, DetectSample):
         return _some([_label(labels, class_id) for class_id in sorted(sample.object_ids.tolist())], "nothing")
+    if isinstance(sample, ImageSample):
+        return "its target" if sample.target else "no target"
     return _areas_text(sample.mask, labels)
 
 
@@ -171,7 +190,7 @@ def _drawn(
     labels: Sequence[str],
     longest: int = _LONGEST,
 ) -> Image.Image:
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(visible(answer[0][index], task) if task.task is Task.IMAGE else pixels)
     factor = min(max(_SHORTEST / max(picture.size), 1.0), longest / max(picture.size))
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     if task.task is Task.SEGMENT:

@@ -11,6 +11,7 @@ from saccade.export.data.image_split import ImageSplit
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence, point_value
 from saccade.export.qualification.label_evidence import LabelEvidence
+from saccade.export.qualification.produced_pictures import unchanged
 from saccade.models.contract.specs import Task, TaskSpec
 
 _OTHERS_PICTURES = "giving each picture the answer to the next one"
@@ -32,6 +33,8 @@ def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: Task
     """
     if isinstance(evidence, ClassifyEvidence):
         return _majority(evidence, labels, "finding" if task.task is Task.EMBED else "answering")
+    if task.task is Task.IMAGE and (given := unchanged(split, task)) is not None:
+        return Chance(point_value(given), "giving each picture back as it was sent")
     shuffled = [np.roll(array, 1, axis=0) for array in answers]
     other = point_value(evidence_of(shuffled, split, task, len(labels)))
     constant = Chance(0.0, "no boxes")

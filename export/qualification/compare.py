@@ -205,6 +205,8 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
             return PictureClass(int(class_ids[0]), float(scores[0]))
         case Task.EMBED:
             return PictureVector(outputs[0])
+        case Task.IMAGE:
+            raise DataRefused("pictures of task image are not compared with another library's: look at the report")
         case Task.SEGMENT:
             return mask_to_source(outputs[0], place)
         case Task.DETECT | Task.INSTANCES:

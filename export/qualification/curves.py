@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from saccade.export.qualification.detection_evidence import IOU_THRESHOLDS, RECALL_POINTS, DetectEvidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
 from saccade.export.qualification.label_evidence import LabelEvidence
+from saccade.export.qualification.picture_figures import PictureEvidence
 from saccade.models.contract.specs import Frozen
 
 MOST_CLASSES = 24  # rows of a matrix, or curves of a plot, that a reader can still tell apart
@@ -65,6 +66,8 @@ def curves_of(evidence: Evidence) -> Curves:
             return Curves()
         case ClassifyEvidence():
             return Curves(confusion=confusion_of(evidence.confusion(), "images"))
+        case PictureEvidence():
+            return Curves()
         case SegmentEvidence():
             return Curves(confusion=confusion_of(evidence.confusions.sum(0), "pixels"))
         case DetectEvidence():

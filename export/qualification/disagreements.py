@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.export.qualification.detection_evidence import box_iou
 from saccade.models.contract.specs import Frozen, Task, TaskSpec
 from saccade.models.metrics.metrics import scores_by_label
+from saccade.models.metrics.picture_quality import near_levels
 from saccade.models.metrics.retrieval import nearest_rows
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
@@ -65,6 +66,8 @@ def measure_of(task: TaskSpec) -> str:
             return f"scores of boxes that the other answer lacks (same class, IoU ≥ {SAME_BOX_IOU}), summed"
         case Task.SEGMENT:
             return f"share of pixels with another class, counted from {_VISIBLE_PIXELS:.1%}"
+        case Task.IMAGE:
+            return "share of numbers that differ by more than two 255ths of their range"
         case Task.EMBED:
             return "1 minus the cosine of both vectors, where another picture is the nearest"
 
@@ -91,6 +94,9 @@ def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
             return np.where(shares >= _VISIBLE_PIXELS, shares, 0.0)
         case Task.EMBED:
             return _vector_amounts(reference[0], found[0])
+        case Task.IMAGE:
+            near = [near_levels(*each, task) for each in zip(found[0], reference[0], strict=True)]
+            return 1.0 - np.array(near, np.float64)
 
 
 def most_different(amounts: FloatArray, count: int) -> list[int]:

@@ -46,6 +46,8 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
             return difference([*left, found[1]], [*right, expected[1]])
         case Task.SEGMENT:
             return difference(found, expected)
+        case Task.IMAGE:
+            return difference(found, expected)
         case Task.EMBED:
             # Of vectors of length 1, d²/2 is what the cosine lacks to 1; the worst picture counts.
             gaps = [difference(pair[:1], pair[1:]).relative_l2 for pair in zip(found[0], expected[0], strict=True)]
@@ -151,6 +153,8 @@ def _is_in_range(spec: TensorSpec, array: NDArray[Any], classes: int) -> bool:
             return bool(((array >= 0) & (array < classes)).all())
         case "counts":
             return bool((array >= 0).all())
+        case "image":
+            return bool(((array >= 0.0) & (array <= 1.0)).all())
         case "embedding":
             return bool((np.abs(array) <= 1.0 + 1e-3).all())
         case _:

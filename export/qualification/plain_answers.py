@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saccade.export.convert.answer_heads import LEAST_NUMBER
 from saccade.export.convert.detection_heads import SCORE_FLOOR
 from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.network import Network, Suppression
@@ -23,7 +24,10 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
     match network.form:
         case "logits" | "probabilities":
             scores = outputs[0]
-            if network.form == "logits":
+            if task.temperature != 1.0:
+                logits = scores if network.form == "logits" else scores.clamp_min(LEAST_NUMBER).log()
+                scores = functional.softmax(logits / task.temperature, dim=1)
+            elif network.form == "logits":
                 scores = torch.sigmoid(scores) if task.multi_label else functional.softmax(scores, dim=1)
             best, class_ids = torch.topk(scores, task.top_k, dim=1)
             return best, class_ids.to(torch.int32)
@@ -41,6 +45,21 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
             return answer if network.form == "box_masks" else (*answer, outputs[4])
         case "vectors":
             return (functional.normalize(outputs[0].flatten(1), dim=1),)
+        case "pixels":
+            return (_picture(outputs[0], task, preprocess),)
+
+
+def _picture(found: Tensor, task: TaskSpec, preprocess: PreprocessSpec) -> Tensor:
+    if task.picture == "depth":
+        size = (preprocess.height, preprocess.width)
+        depth = found.reshape(len(found), 1, *found.shape[-2:])
+        return functional.interpolate(depth, size=size, mode="bilinear", align_corners=False)[:, 0]
+    low, high = task.values
+    shown = ((found - low) / (high - low)).clamp(0.0, 1.0)
+    if task.picture == "grey":
+        return shown.reshape(len(found), *found.shape[-2:])
+    shown = shown.permute(0, 2, 3, 1)
+    return shown.flip(-1) if preprocess.channel_order == "bgr" else shown
 
 
 def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ _FLOOR = 0.01  # share of the scores' span within which the smallest score of ev
 _MOST_TURNED = 0.05  # share of boxes whose right edge lies left of their left one, or bottom above top
 _MOST_OUTSIDE = 0.2  # share of boxes whose centre lies outside the picture
 _SAME_OBJECT_IOU = 0.8
+_MOST_CUT = 0.5  # share of numbers beyond black and white
 # share of boxes that overlap a better one of their class so much; for networks without suppression it is about 0.2
 _MOST_REPEATED = 0.4
 
@@ -67,6 +68,8 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
                 yield _constant("mask")
         case Task.EMBED:
             yield from _vector_faults(answer[0])
+        case Task.IMAGE:
+            yield from _picture_faults(answer[0], task)
 
 
 def _not_finite(answer: Arrays) -> NDArray[np.int64]:
@@ -134,6 +137,16 @@ def _vector_faults(vectors: NDArray[Any]) -> Iterator[str]:
         )
     elif len(vectors) > 1 and np.ptp(vectors, axis=0).max() < _SAME:
         yield _constant("vector")
+
+
+def _picture_faults(pictures: NDArray[Any], task: TaskSpec) -> Iterator[str]:
+    if len(pictures) > 1 and np.ptp(pictures, axis=0).max() < _SAME:
+        yield _constant("picture")
+    elif task.picture != "depth" and ((pictures == 0.0) | (pictures == 1.0)).mean() > _MOST_CUT:
+        yield (
+            f"more than {_MOST_CUT:.0%} of all pixels are black or white after the cut to 0..1: the network's output "
+            "has another range. Write `task: {values: [black, white]}`, such as [0, 255] or [-1, 1]"
+        )
 
 
 def _label_faults(answer: Arrays, task: TaskSpec) -> Iterator[str]:

@@ -14,7 +14,7 @@ from saccade.export.graph.large_files import load_graph, weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
-from saccade.export.qualification.accuracy import answers_of, evidence_of, retrieval_of
+from saccade.export.qualification.accuracy import answers_of, evidence_of, pictures_of, retrieval_of
 from saccade.export.qualification.answer_measurements import (
     batch_invariance,
     equal_runs,
@@ -23,8 +23,10 @@ from saccade.export.qualification.answer_measurements import (
 )
 from saccade.export.qualification.answer_pictures import write_examples
 from saccade.export.qualification.benchmark import cpu_device, usable_threads
+from saccade.export.qualification.confidence import confidence_figure
 from saccade.export.qualification.curves import curves_of
 from saccade.export.qualification.evidence import Accuracy, accuracy_of
+from saccade.export.qualification.familiarity import trust_figure
 from saccade.export.qualification.file_structure import file_structure
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy
@@ -71,6 +73,10 @@ def run_qualify(context: StepContext) -> Detail:
         f"{backend.provider} on the CPU, which computes the file in {traits.precision}" if computed else _through(file)
     )
     backend.close()
+    is_onnxruntime = not traits.needs_gpu and not traits.is_openvino
+    context.note("unfamiliarity, confidence")
+    trust = trust_figure(file, recipe, split) if is_onnxruntime else None
+    tuning = context.data.split(context.loaded, "tuning") if is_onnxruntime and recipe.gate.needs_labels else None
     is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
     context.note("precision and sparsity by layer")
     compressed = context.inputs.get("compress")
@@ -108,6 +114,9 @@ def run_qualify(context: StepContext) -> Detail:
         retrieval=retrieval_of(answers, split, recipe.task),
         explanation=explanation,
         slices=slice_figures(evidence, reference, rows_by_slice(context, split), resamples),
+        trust=trust,
+        confidence=None if tuning is None else confidence_figure(file, recipe, tuning, split),
+        pictures=pictures_of(answers, split, recipe.task),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

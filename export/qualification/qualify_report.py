@@ -7,7 +7,9 @@ from pydantic import Field
 from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
+from saccade.export.qualification.picture_figures import PictureFigure
 from saccade.export.qualification.retrieval import RetrievalFigure
+from saccade.export.qualification.trust_figures import ConfidenceFigure, TrustFigure
 from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
@@ -83,6 +85,7 @@ class ReferenceFigure(Frozen):
     faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
     different_images: int | None = None  # number of test images without repetitions, by their pixels
     retrieval: RetrievalFigure | None = None  # of embedders
+    pictures: PictureFigure | None = None  # of networks whose answer is a picture
 
 
 class LibraryFigure(Frozen):
@@ -248,3 +251,6 @@ class QualifyReport(Frozen):
     retrieval: RetrievalFigure | None = None  # of embedders
     slices: tuple[SliceFigure, ...] = ()  # of `data.slices`, the lowest metric first
     corruptions: CorruptionReport | None = None  # of step `corruptions`; None: not asked for
+    trust: TrustFigure | None = None  # None: the file has no score of unfamiliarity; `detail` says why
+    confidence: ConfidenceFigure | None = None  # of classifiers with one label per picture
+    pictures: PictureFigure | None = None  # of networks whose answer is a picture

@@ -90,8 +90,8 @@ def truth_faults(
     answers: Answer, evidence: Evidence, split: ImageSplit, task: TaskSpec, labels: Sequence[str]
 ) -> Iterator[str]:
     """Yields faults of the truth of a split, judged by the reference's answers to all its pictures."""
-    if task.task is Task.EMBED:
-        return  # its labels only say which pictures belong together
+    if task.task in (Task.EMBED, Task.IMAGE):
+        return  # labels only say which pictures belong together, or are none
     shares = _answered_shares(answers, evidence, split, task.score_threshold, len(labels))
     yield from exchanged_labels(shares, evidence.class_images(), labels)
     if task.task is not Task.CLASSIFY:

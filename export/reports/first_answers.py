@@ -32,6 +32,7 @@ _DRAWN = {
     Task.DETECT: "Boxes from the score threshold {threshold:g} on are drawn, of each picture the best {most}.",
     Task.INSTANCES: "Boxes and masks from the score threshold {threshold:g} on are drawn, at most {most} a picture.",
     Task.SEGMENT: "Each class has a colour; its share of the picture stands below.",
+    Task.IMAGE: "What the network makes of the part of each picture that it sees; depths from the least to the most.",
     Task.EMBED: "The first numbers of each picture's vector stand below it.",
 }
 

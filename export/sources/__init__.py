@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import weights_digest
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import PictureKind, Task
 
 
 class NetworkSource(Protocol):
@@ -55,12 +55,24 @@ def source_of(spec: SourceSpec) -> NetworkSource:
     return module
 
 
-def source_facts(spec: SourceSpec, weights: Path | None, task: str | None = None) -> SourceFacts:
-    """task: what the recipe says. Vectors have the shape of scores, of which a file must tell more to be understood."""
+def source_facts(
+    spec: SourceSpec, weights: Path | None, task: str | None = None, picture: str | None = None
+) -> SourceFacts:
+    """task, picture: what the recipe says.
+
+    Vectors have the shape of scores, and pictures that of masks, of which a file must tell more to be understood.
+    """
     if task == Task.EMBED and spec.kind == "onnx":
         from saccade.export.sources import onnx_source
 
         return onnx_source.vector_facts(spec, weights)
+    if task == Task.IMAGE and spec.kind == "onnx":
+        from saccade.export.sources import onnx_source
+
+        kind: PictureKind | None = picture if picture in get_args(PictureKind) else None  # type: ignore[assignment]  # checked here
+        return onnx_source.picture_facts(spec, weights, kind)
+    if task == Task.IMAGE and spec.kind == "transformers":  # some model types serve other tasks too
+        return source_of(spec).facts(spec.model_copy(update={"task": Task.IMAGE}), weights)
     return source_of(spec).facts(spec, weights)
 
 

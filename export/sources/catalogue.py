@@ -54,6 +54,8 @@ def _transformers() -> list[str]:
         modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
         modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
         modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES,
     )
     return sorted({str(model_type) for mapping in mappings for model_type in mapping})
 

@@ -51,12 +51,12 @@ def score_kind(file: str, output: OutputSign, given: ScoreKind | None) -> tuple[
         raise SourceError(
             f"{file}: {output} is one number per pixel to {output.values.max():.3g} and never negative, so it is "
             "neither a probability nor a raw score; export a foreground in 0..1. Depth and other amounts per pixel are "
-            "not served"
+            "served as `task: {task: image, picture: depth}`"
         )
     if found == "logits" and is_single and not is_flat:
         raise SourceError(
             f"{file}: {output} is one raw number per pixel: for a foreground write `outputs: {{scores: sigmoid}}`; "
-            "depth and other amounts per pixel are not served"
+            "for depth and other amounts per pixel `task: {task: image, picture: depth}`"
         )
     if found == "logits" and is_single:
         raise SourceError(

@@ -48,6 +48,17 @@ class FirstTensor(nn.Module):
         return outputs[0].flatten(1)
 
 
+class FirstPicture(nn.Module):
+    """The output as it is: (n, c, h, w) or (n, h, w)."""
+
+    def __init__(self, *, channels_last: bool) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        return outputs[0].permute(0, 3, 1, 2) if self.channels_last else outputs[0]
+
+
 class DenseScores(nn.Module):
     """Scores per class and pixel, (n, classes, h, w); from one channel, or from class ids (n, h, w) or (n, 1, h, w)."""
 

@@ -28,6 +28,7 @@ _WANTED = {
     Task.SEGMENT: "scores, float (batch, classes, h, w) or (batch, 1, h, w), or class ids (batch, h, w)",
     Task.DETECT: "boxes, in one of the layouts of outputs.layout: yolov5, yolov8, yolox, end2end, detr or boxes",
     Task.INSTANCES: "rows of boxes with mask coefficients, and prototypes (batch, coefficients, h, w)",
+    Task.IMAGE: "one picture or depth, float (batch, 3, h, w), (batch, 1, h, w) or (batch, h, w)",
     Task.EMBED: "one output of vectors, float (batch, dim); name it in outputs.names where there are several",
 }
 
@@ -75,7 +76,7 @@ def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
     match task:
         case Task.CLASSIFY | Task.EMBED:
             return len(shape) == 1 or (len(shape) == 3 and shape[1:] == (1, 1))
-        case Task.SEGMENT:
+        case Task.SEGMENT | Task.IMAGE:
             return len(shape) in (2, 3)
         case Task.DETECT | Task.INSTANCES:
             return len(shape) == 2

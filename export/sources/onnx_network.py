@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
-from saccade.export.sources.onnx_decoding import ClassScores, Decoding, DenseScores, FirstTensor, detection_decoding
+from saccade.export.sources.onnx_decoding import (
+    ClassScores,
+    Decoding,
+    DenseScores,
+    FirstPicture,
+    FirstTensor,
+    detection_decoding,
+)
 from saccade.export.sources.onnx_files import (
     OnnxSignature,
     has_one_image,
@@ -40,7 +47,7 @@ def built(path: Path, words: FileWords, request: NetworkRequest) -> Network:
         )
     output_shapes(path, signature.shape(1, *size)[1:])  # refuses outputs without a row per image
     signs = signs_of(path, words, size=size)
-    recognition = recognised(signs, words, request.task.task, request.classes)
+    recognition = recognised(signs, words, request.task.task, request.classes, kind=request.task.picture)
     decoding = _decoding(signs, recognition, request)
     names = [output.name for output in signature.outputs]
     chosen = tuple(names.index(name) for name in recognition.words.outputs.names or ())
@@ -93,6 +100,8 @@ def _decoding(signs: FileSigns, recognition: Recognition, request: NetworkReques
             return detection_decoding(words, int(first.shape[-1] or 0), request.classes, size)
         case Task.EMBED:
             return Decoding(FirstTensor(), "vectors")
+        case Task.IMAGE:
+            return Decoding(FirstPicture(channels_last=len(first.shape) == 3 and first.shape[2] in (1, 3)), "pixels")
 
 
 def _not_batchable_reason(path: Path, signature: OnnxSignature, size: tuple[int, int]) -> str:

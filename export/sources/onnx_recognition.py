@@ -23,6 +23,7 @@ from saccade.export.sources.onnx_fits import (
 )
 from saccade.export.sources.onnx_masks import is_channels_last, is_map_of_ids, mask_spec, prototypes_of
 from saccade.export.sources.onnx_parts import ensure_not_tensorflow
+from saccade.export.sources.onnx_pictures import picture
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, task_of_shapes
 from saccade.export.sources.onnx_ultralytics import (
     ULTRALYTICS_TASKS,
@@ -33,7 +34,7 @@ from saccade.export.sources.onnx_ultralytics import (
 from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind, shows_classes
 from saccade.export.sources.onnx_vectors import embedder, only_output
 from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import Normalisation, PictureKind, PreprocessSpec, Task, TaskSpec
 
 ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
 _MAX_DETECTIONS = 100
@@ -85,8 +86,9 @@ def recognised(
     task: Task | None = None,
     labels: int | None = None,
     hint: int | None = None,
+    kind: PictureKind | None = None,
 ) -> Recognition:
-    """task, labels: what the recipe says; hint: how many classes the data shows, for what shapes leave open.
+    """task, labels, kind: what the recipe says; hint: how many classes the data shows, for what shapes leave open.
 
     Raises SourceError with the word to write.
     """
@@ -127,6 +129,8 @@ def recognised(
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
         case Task.EMBED:
             spec, classes, words = embedder(signs, outputs, given.outputs)
+        case Task.IMAGE:
+            spec, classes, words = picture(signs, outputs, given.outputs, kind)
     if facts is None and labels is None and hint is None and words.layout in _ROWS:
         why = "every number behind a box is taken for a class: none shows that it is an angle or a place, or background"
         notes.add("classes", classes, "assumed", f"{why}; write `labels`")

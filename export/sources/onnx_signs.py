@@ -136,6 +136,16 @@ def signs_of(
     )
 
 
+def answers_to(path: Path, signs: FileSigns, words: FileWords, pictures: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """Every output for some pictures of the input's size. Raises SourceError where the file does not run."""
+    is_known = words.value_range is not None
+    words = words if is_known else words.model_copy(update={"value_range": signs.pixels.value_range})
+    values = _values(path, signs.signature, words, pictures)
+    if values is None:
+        raise SourceError(f"{path.name} does not run on pictures of {pictures.shape[2]}x{pictures.shape[1]}")
+    return values
+
+
 def task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | None:
     """Returns the task that the outputs' shapes tell, each without the batch; None where they tell none."""
     shapes = [output.shape for output in outputs]

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.onnx_pictures import picture_pixels
 from saccade.export.sources.onnx_recognition import recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_unserved import Unrecognised
 from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import PictureKind, Task
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
@@ -48,6 +49,19 @@ def vector_facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     return SourceFacts(
         task=found.task,
         preprocess=found.preprocess,
+        normalisation=found.normalisation,
+        quantized=_quantized(signs),
+    )
+
+
+def picture_facts(source: SourceSpec, weights: Path | None, kind: PictureKind | None) -> SourceFacts:
+    """Facts of a file whose recipe says task: image, and perhaps what its pictures show. Raises SourceError."""
+    file, words = _file(weights), _words(source)
+    signs = signs_of(file, words)
+    found = recognised(signs, words, Task.IMAGE, kind=kind)
+    return SourceFacts(
+        task=found.task,
+        preprocess=picture_pixels(file, signs, found.words, found.task, found.preprocess),
         normalisation=found.normalisation,
         quantized=_quantized(signs),
     )

@@ -16,7 +16,7 @@ from saccade.export.sources.onnx_box_values import sum_to_one
 from saccade.export.sources.onnx_masks import has_proportions, is_channels_last
 from saccade.export.sources.onnx_pairs import words_of
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task
+from saccade.models.contract.specs import Normalisation, PictureKind, PreprocessSpec, Task
 
 _DEPTH, _KEYPOINTS, _EMBEDDING = "depth per pixel", "keypoints", "an embedding"
 _AMOUNT, _ANGLES, _AGE = "an amount per pixel", "angles", "an age"
@@ -32,6 +32,7 @@ _WORDS: Mapping[str, str] = {
     **dict.fromkeys(("yaw", "pitch", "roll", "gaze", "angle", "angles"), _ANGLES),
     "age": _AGE,
 }
+_PICTURES: Mapping[str, PictureKind] = {"depth": "depth", "a picture": "rgb"}  # by what an output is taken for
 _PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid", "LogSoftmax"))
 _CHOICES = frozenset(("Softmax", "LogSoftmax"))
 _WIDTHS = frozenset((128, 192, 256, 320, 384, 512, 576, 640, 768, 960, 1024, 1280, 1536, 2048))  # of networks' features
@@ -65,6 +66,12 @@ def ensure_no_other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task
             raise Unrecognised(
                 f"{signs.file} has the shape of task: {task}, but gives {instead}; write `task: {{task: embed}}` for "
                 f"its vectors, or {remedy}"
+            )
+        kind = next((kind for start, kind in _PICTURES.items() if start in instead), None)
+        if kind is not None:
+            raise Unrecognised(
+                f"{signs.file} has the shape of task: {task}, but gives {instead}; write `task: "
+                f"{{task: image, picture: {kind}}}` for that, or {remedy}"
             )
         raise Unrecognised(
             f"{signs.file} has the shape of task: {task}, but gives {instead}, which is not served; write {remedy}"

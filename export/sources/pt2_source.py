@@ -25,7 +25,7 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 
 _WANTED = "source: pt2 takes programs with one input of normalised images, float32 (n, 3, height, width)"
-_RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3], Task.EMBED: [2]}
+_RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3], Task.EMBED: [2], Task.IMAGE: [4]}
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
@@ -151,6 +151,8 @@ def _ensure_outputs(path: Path, outputs: list[Shape], request: NetworkRequest) -
     task, classes = request.task.task, request.classes
     if task is Task.EMBED:
         classes = request.task.dim  # columns of its only output
+    if task is Task.IMAGE:
+        classes = 3 if request.task.picture == "rgb" else 1
     if task is Task.INSTANCES:
         raise SourceError(
             f"{path.name}: source: pt2 serves no mask per object; give the network as a module or an ONNX file"

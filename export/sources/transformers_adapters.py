@@ -13,6 +13,7 @@ from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources.class_features import WithFeatures
 from saccade.export.sources.transformers_checkpoint import Checkpoint
 from saccade.export.sources.transformers_patches import QueriesInOrder, make_traceable
+from saccade.export.sources.transformers_pictures import PictureOrDepth
 from saccade.export.sources.vectors import without_classifier
 from saccade.models.contract.specs import Task
 
@@ -45,6 +46,8 @@ def adapted(model: nn.Module, checkpoint: Checkpoint, request: NetworkRequest) -
             return Network(MaskedObjects(model, size).eval(), "prototype_masks", zero_bars=True, dense_outputs=2)
         case Task.EMBED:
             return Network(Vectors(model, checkpoint.config).eval(), "vectors")
+        case Task.IMAGE:
+            return Network(PictureOrDepth(model).eval(), "pixels")
 
 
 _MASKS_PER_QUERY = ("detr", "mask2former", "maskformer", "oneformer", "eomt", "eomt_dinov3", "videomt")

@@ -27,13 +27,19 @@ _CLASSES_BY_TASK: tuple[tuple[Task, dict[str, Any]], ...] = (
     (Task.SEGMENT, modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
     (Task.SEGMENT, modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES),
     (Task.INSTANCES, {"mask2former": modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES["mask2former"]}),
+    (Task.IMAGE, modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES),
+    (Task.IMAGE, modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES),
     # The picture's side of networks for pictures and texts, then backbones that pool.
     (Task.EMBED, modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
     (Task.EMBED, {"clip_vision_model": ("CLIPVisionModelWithProjection", "CLIPVisionModel")}),
     (Task.EMBED, modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
     (Task.EMBED, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),  # without its classifier
 )
-_ASKED_FOR = (Task.INSTANCES, Task.EMBED)  # a checkpoint of another task serves them too, where the recipe says so
+_ASKED_FOR = (
+    Task.INSTANCES,
+    Task.IMAGE,
+    Task.EMBED,
+)  # a checkpoint of another task serves them too, where the recipe says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +136,11 @@ def _class_and_task(source: TransformersSource, config: Any) -> tuple[str, Task]
     usual = [each for each in known if each[1] not in _ASKED_FOR]
     offered = usual if source.task is None else [each for each in known if each[1] is source.task]
     named = [each for each in offered if each[0] in (config.architectures or ())]
-    if source.task is None and not named:  # only embedders have neither a class per picture nor anything else
-        vectors = [each for each in known if each[1] is Task.EMBED]
-        named = [each for each in vectors if each[0] in (config.architectures or ())]
-        offered = usual or vectors
+    for other in (Task.IMAGE, Task.EMBED):  # those of networks that have neither classes nor anything else
+        if source.task is None and not named:
+            others = [each for each in known if each[1] is other]
+            named = [each for each in others if each[0] in (config.architectures or ())]
+            offered = offered or others
     if named:
         return named[0]
     if not offered:

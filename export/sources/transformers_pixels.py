@@ -86,7 +86,8 @@ def pixels_of(processor: Any, fixed_size: Size | None = None) -> PreprocessSpec 
 
 def is_exact(processor: Any) -> bool:
     """False for MaskFormer and its like, which also stretch both sides to a multiple; a letterbox keeps the shape."""
-    return not (processor.size.longest_edge and getattr(processor, "size_divisor", None))
+    size = getattr(processor, "size", None)
+    return not (size is not None and size.longest_edge and getattr(processor, "size_divisor", None))
 
 
 def normalisation_of(processor: Any) -> Normalisation:

@@ -22,6 +22,7 @@ from saccade.export.sources.transformers_checkpoint import (
     random_model,
     wrapped_timm,
 )
+from saccade.export.sources.transformers_pictures import PICTURES, own_pixels, picture_task
 from saccade.export.sources.transformers_pixels import (
     is_exact,
     normalisation_of,
@@ -46,6 +47,8 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     checkpoint = checkpoint_of(source, weights)
     processor = processor_of(checkpoint.config.model_type, weights)
     labels, preprocess = checkpoint.labels, _pixels(source, checkpoint, processor)
+    if checkpoint.task is Task.IMAGE:
+        labels, preprocess = PICTURES, preprocess or own_pixels(checkpoint.config, source.arguments, processor)
 
     def embedding_dim(width: int, height: int) -> int:
         embedder = checkpoint_of(source.model_copy(update={"task": Task.EMBED}), weights)
@@ -70,8 +73,8 @@ def load(request: NetworkRequest) -> Network:
         from saccade.export.sources import timm_source
 
         return timm_source.load(replace(request, source=wrapped))
-    if request.task.task is Task.EMBED:  # labels are those of the pictures, and no network's
-        checkpoint = checkpoint_of(source.model_copy(update={"task": Task.EMBED}), request.weights)
+    if request.task.task in (Task.EMBED, Task.IMAGE):  # labels are those of the pictures, and no network's
+        checkpoint = checkpoint_of(source.model_copy(update={"task": request.task.task}), request.weights)
         return adapted(loaded_model(checkpoint, request.weights), checkpoint, request)
     checkpoint = checkpoint_of(source, request.weights)
     if checkpoint.task is not request.task.task:
@@ -127,6 +130,8 @@ def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: Prep
             height, width = (-(-side // stride) for side in (preprocess.height, preprocess.width))
             masks = MaskSpec(form="queries", channels=queries, height=height, width=width)
             return TaskSpec(task=Task.INSTANCES, max_detections=queries, masks=masks)
+        case Task.IMAGE:
+            return picture_task(checkpoint.model_class, checkpoint.config)
         case Task.EMBED:
             return None  # the size of pictures decides how long vectors are
 

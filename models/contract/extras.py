@@ -11,10 +11,12 @@ from pydantic import Field
 
 from saccade.models.contract.specs import Frozen, TensorSpec
 
+UNFAMILIAR_ABOVE = 1.0  # scores of trust are scaled so that 95 of 100 pictures like those of the export are below
+
 
 class ExtraKind(StrEnum):
     EXPLAIN = "explain"  # where the network looked, a map over its input
-    TRUST = "trust"  # how unlike the training pictures the image is
+    TRUST = "trust"  # how unlike the pictures of the export the image is
 
     @property
     def bit(self) -> int:

@@ -55,7 +55,7 @@ class FileEntry(Frozen):
         return path
 
 
-MetricName = Literal["top1", "map", "miou", "label_map", "mask_map", "recall_at_1"]
+MetricName = Literal["top1", "map", "miou", "label_map", "mask_map", "recall_at_1", "ssim", "depth_accuracy"]
 
 
 class MetricFigure(Frozen):
@@ -198,7 +198,7 @@ class Manifest(Frozen):
     allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...]
     reference_metric: MetricFigure  # eager fp32 on the same split
     reference_operating_point: OperatingPoint | None = None  # the same of detectors at their score threshold
-    quality: QualityRanges | None = None  # of the calibration pictures; None: of an older exporter
+    quality: QualityRanges | None = None  # of the calibration pictures; None: of an older exporter, or of task image
     judged: bool = True  # False: by the recipe's wish nobody measured whether answers are right, only that they agree
     variants: tuple[Variant, ...]
     files: tuple[FileEntry, ...]
@@ -219,6 +219,9 @@ class Manifest(Frozen):
                 raise ValueError(f"judged is {self.judged}, and the gate of variant {variant.name!r} says otherwise")
         if self.input != input_tensor(self.preprocess):
             raise ValueError("input must be the uint8 image that preprocess describes")
+        self.task.ensure_shown_whole(self.preprocess)
+        if self.preprocess.fit == "tile" and self.preprocess.margin is None:
+            raise ValueError("preprocess of fit: tile needs its margin, as the exporter measures it")
         answer = output_tensors(self.task, self.preprocess)
         if self.outputs[: len(answer)] != answer:
             raise ValueError(f"outputs must begin with the {self.task.task} answer: {[item.name for item in answer]}")

@@ -50,6 +50,8 @@ def resized_size(source_width: int, source_height: int, spec: PreprocessSpec) ->
             return _letterboxed(source_width, source_height, spec)
         case "crop":
             return _before_cut(source_width, source_height, spec)
+        case "tile":
+            return source_width, source_height
 
 
 def _letterboxed(source_width: int, source_height: int, spec: PreprocessSpec) -> tuple[int, int]:
@@ -112,6 +114,9 @@ def preprocess_into(pixels: UInt8Array, spec: PreprocessSpec, out: UInt8Array) -
     """
     height, width = pixels.shape[:2]
     place = geometry_of(width, height, spec)
+    if spec.fit == "tile":
+        tile_into(pixels, spec, place, out)
+        return place
     left, right = max(0, place.left), min(spec.width, place.left + place.width)
     top, bottom = max(0, place.top), min(spec.height, place.top + place.height)
     if bottom - top < spec.height:
@@ -129,6 +134,22 @@ def preprocess_into(pixels: UInt8Array, spec: PreprocessSpec, out: UInt8Array) -
     else:
         target[...] = part
     return place
+
+
+def tile_into(pixels: UInt8Array, spec: PreprocessSpec, place: Geometry, out: UInt8Array) -> None:
+    """Copies the part of `pixels` that `place` puts on the input; what lies beyond a smaller picture is mirrored."""
+    left, top = max(0, -place.left), max(0, -place.top)
+    part = pixels[top : top + spec.height, left : left + spec.width]
+    lacking = [
+        (before, side - have - before)
+        for before, side, have in (
+            (max(0, place.top), spec.height, part.shape[0]),
+            (max(0, place.left), spec.width, part.shape[1]),
+        )
+    ]
+    if any(map(any, lacking)):
+        part = np.pad(part, (*lacking, (0, 0)), mode="symmetric")
+    out[...] = part[..., ::-1] if spec.channel_order == "bgr" else part
 
 
 def preprocess(pixels: UInt8Array, spec: PreprocessSpec) -> UInt8Array:

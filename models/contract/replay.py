@@ -82,7 +82,7 @@ def largest_difference(found: Arrays, expected: Arrays, task: Task) -> float:
             rows = [_row_distance([t[i] for t in found], [t[i] for t in expected]) for i in range(len(expected[0]))]
             whole = [_distance(left, right) for left, right in zip(found[5:], expected[5:], strict=True)]
             return max([_distance(found[_SCORES], expected[_SCORES]), *rows, *whole])
-        case Task.EMBED:
+        case Task.EMBED | Task.IMAGE:
             return max(_distance(*pair) for pair in zip(found[0], expected[0], strict=True))
 
 

@@ -26,6 +26,7 @@ class Task(StrEnum):
     SEGMENT = "segment"
     INSTANCES = "segment-instances"  # a detector whose boxes come with a mask each
     EMBED = "embed"  # a vector of length 1 per picture, for search by likeness
+    IMAGE = "image"  # a picture per picture: denoised, enlarged, restyled, or the depth of each pixel
 
     @property
     def has_boxes(self) -> bool:
@@ -53,7 +54,9 @@ class PreprocessSpec(Frozen):
     - letterbox: by one factor, the largest that fits into width x height and, where they are given, keeps the shorter
       side within `shortest_edge` and the longer one within `longest_edge`; the rest of the canvas is `pad_value`;
     - crop: the shorter side becomes `shortest_edge`, or the image becomes exactly `resize_to`, or it is resized by one
-      factor until it covers `cover`; then the centre is cut out. Outside of a smaller image is `pad_value`.
+      factor until it covers `cover`; then the centre is cut out. Outside of a smaller image is `pad_value`;
+    - tile: task image alone. Nothing is resized: the server cuts the image into tiles of width x height that overlap,
+      while training and evaluation take the centre. Outside of a smaller image it is mirrored.
 
     `rounding` says how sides become whole numbers:
     - round: each side is round(side x factor), as timm's ResizeKeepRatio does;
@@ -64,13 +67,15 @@ class PreprocessSpec(Frozen):
 
     width: int = Field(gt=0, le=8192)
     height: int = Field(gt=0, le=8192)
-    fit: Literal["stretch", "letterbox", "crop"]
+    fit: Literal["stretch", "letterbox", "crop", "tile"]
     shortest_edge: int | None = Field(default=None, gt=0, le=8192)
     longest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox only
     resize_to: tuple[Side, Side] | None = None  # crop: (width, height) before the cut, whatever the image's shape
     cover: tuple[Side, Side] | None = None  # crop: (width, height) that the resized image covers
     rounding: Literal["round", "floor", "floor_each"] = "round"
     multiple_of: int = Field(default=1, gt=0, le=256)  # letterbox: sides are then cut down to multiples (YOLOS: 16)
+    # tile: how many pixels inwards what lies beyond a tile changes its answer; None: not measured yet
+    margin: int | None = Field(default=None, ge=0, le=4096)
     anchor: Literal["center", "top_left"] = "center"  # letterbox: where the image lies
     crop_offset: Literal["round", "floor"] = "round"  # of half the overhang: torchvision, timm | transformers
     resample: Resample = "bilinear"
@@ -91,8 +96,10 @@ class PreprocessSpec(Frozen):
             raise ValueError(f"fit: crop needs exactly one of {', '.join(cuts)}")
         if self.fit != "crop" and (self.resize_to or self.cover):
             raise ValueError("resize_to and cover belong to fit: crop")
-        if self.fit == "stretch" and self.shortest_edge:
-            raise ValueError("fit: stretch resizes to width x height; shortest_edge does not apply")
+        if self.fit in ("stretch", "tile") and self.shortest_edge:
+            raise ValueError(f"fit: {self.fit} ends at width x height; shortest_edge does not apply")
+        if self.margin is not None and (self.fit != "tile" or 4 * self.margin > min(self.width, self.height)):
+            raise ValueError("margin belongs to fit: tile, and is at most a quarter of its width and height")
         if self.fit != "letterbox" and (self.longest_edge or self.multiple_of > 1 or self.anchor != "center"):
             raise ValueError("longest_edge, multiple_of and anchor belong to fit: letterbox")
         if self.fit == "letterbox" and self.rounding == "floor" and self.shortest_edge is None:
@@ -129,6 +136,8 @@ class MaskSpec(Frozen):
 
 
 MASK_CLASSES = 256  # a pixel's class is one byte
+# rgb: three channels from 0 (black) to 1. grey: one such channel. depth: one number of any size.
+PictureKind = Literal["rgb", "grey", "depth"]
 
 
 class TaskSpec(Frozen):
@@ -140,9 +149,14 @@ class TaskSpec(Frozen):
     # detections, and classify with multi_label: what a request gets when it does not say
     score_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
     multi_label: bool = False  # classify: a picture shows any number of labels; the graph returns all, best first
+    # classify: logits are divided by it before the softmax, so that scores are the shares of right answers
+    temperature: float = Field(default=1.0, ge=0.05, le=20.0)
     background_id: int | None = None  # segment: the class that is never reported as a segment
     masks: MaskSpec | None = None  # segment-instances
     dim: int = Field(default=0, ge=0, le=65_536)  # embed: how many numbers a vector has
+    picture: PictureKind | None = None  # image
+    scale: int = Field(default=1, ge=1, le=8)  # image: pixels of the answer per pixel of the picture, on each side
+    values: tuple[float, float] = (0.0, 1.0)  # image: what black and white are in the network's own output
 
     @model_validator(mode="after")
     def _sizes_match_task(self) -> TaskSpec:
@@ -152,6 +166,11 @@ class TaskSpec(Frozen):
             raise ValueError("a detector needs max_detections ≥ 1")
         if self.multi_label and self.task is not Task.CLASSIFY:
             raise ValueError(f"multi_label belongs to task: classify, and this one is {self.task}")
+        if self.temperature != 1.0 and (self.task is not Task.CLASSIFY or self.multi_label):
+            raise ValueError(
+                f"temperature scales scores that add up to 1, of task: classify; this one is {self.task}"
+                f"{' with multi_label' if self.multi_label else ''}: leave it out"
+            )
         if (self.task is Task.INSTANCES) != (self.masks is not None):
             raise ValueError("masks belong to task: segment-instances, which needs them")
         if self.task is Task.EMBED and self.dim == 0:
@@ -160,7 +179,22 @@ class TaskSpec(Frozen):
             )
         if self.task is not Task.EMBED and self.dim:
             raise ValueError(f"dim belongs to task: embed, and this one is {self.task}")
+        if self.task is Task.IMAGE and self.picture is None:
+            raise ValueError("task: image needs picture: rgb, grey or depth, as in {task: image, picture: rgb}")
+        if self.task is not Task.IMAGE and (self.picture or self.scale > 1 or self.values != (0.0, 1.0)):
+            raise ValueError(f"picture, scale and values belong to task: image, and this one is {self.task}")
+        if not self.values[0] < self.values[1]:
+            raise ValueError("values must ascend: what black is, then white, as in [0, 255]")
+        if self.picture == "depth" and (self.scale > 1 or self.values != (0.0, 1.0)):
+            raise ValueError("scale and values belong to colours: a depth is answered as the network gives it")
         return self
+
+    def ensure_shown_whole(self, preprocess: PreprocessSpec) -> None:
+        """Raises ValueError where `preprocess` is not for this task: tiles for labels, or a cut for pictures."""
+        if self.task is Task.IMAGE and preprocess.fit == "crop":
+            raise ValueError("fit: crop cuts parts of a picture away, which its answer must show: write fit: stretch")
+        if self.task is not Task.IMAGE and preprocess.fit == "tile":
+            raise ValueError(f"fit: tile belongs to task: image, and this one is {self.task}")
 
     def ensure_fits(self, labels: int) -> None:
         """Raises ValueError when so many labels cannot be answered as the task says."""
@@ -199,6 +233,10 @@ def output_tensors(task: TaskSpec, preprocess: PreprocessSpec) -> tuple[TensorSp
             return (TensorSpec(name="mask", dtype="uint8", shape=(preprocess.height, preprocess.width)),)
         case Task.EMBED:
             return (TensorSpec(name="embedding", dtype="float32", shape=(task.dim,)),)
+        case Task.IMAGE:
+            size = (preprocess.height * task.scale, preprocess.width * task.scale)
+            name = "depth" if task.picture == "depth" else "image"
+            return (TensorSpec(name=name, dtype="float32", shape=(*size, 3) if task.picture == "rgb" else size),)
 
 
 def _mask_tensors(masks: MaskSpec | None, rows: int) -> tuple[TensorSpec, ...]:

@@ -4,7 +4,7 @@ Classifiers are compared by their first class, or by F1 of the labels that reach
 boxes that a client would get, matched greedily by overlap. Segmenters are compared by masks and by their boundaries,
 after Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, arXiv 2103.16562, whose band
 is 2 % of the image's diagonal wide. Embedders are compared by the cosine of their vectors, and by the pictures that
-each finds nearest to a picture of the set.
+each finds nearest to a picture of the set. Pictures and depths are compared number by number.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
 from saccade.models.metrics.metrics import scores_by_label
+from saccade.models.metrics.picture_quality import near_levels
 from saccade.models.metrics.retrieval import nearest_rows
 
-Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou", "cosine", "neighbours"]
+Agreement = Literal[
+    "top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou", "cosine", "neighbours", "levels"
+]
 MIN_BOX_IOU = 0.5
 BAND_SHARE = 0.02  # share of the image's diagonal
 NEIGHBOURS = 10  # pictures of a list that a search would show
@@ -50,6 +53,9 @@ def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: i
             return _mask_agreement(found[0], expected[0], classes)
         case Task.EMBED:
             return _vector_agreement(found[0], expected[0])
+        case Task.IMAGE:
+            shares = [near_levels(*pair, task) for pair in zip(found[0], expected[0], strict=True)]
+            return {"levels": float(np.mean(shares))}
 
 
 def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> dict[Agreement, float]:

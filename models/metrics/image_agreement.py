@@ -64,6 +64,6 @@ def first_classes(answer: Arrays, task: TaskSpec) -> list[int]:
             found, areas = np.unique(answer[0], return_counts=True)
             ids = found[np.argsort(-areas, kind="stable")]
             ids = ids[ids != task.background_id] if task.background_id is not None else ids
-        case Task.EMBED:
-            ids = np.zeros(0, np.int64)  # a vector names no class
+        case Task.EMBED | Task.IMAGE:
+            ids = np.zeros(0, np.int64)  # a vector or a picture names no class
     return list(dict.fromkeys(int(each) for each in ids))

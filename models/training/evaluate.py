@@ -7,7 +7,7 @@ import sys
 import torch
 
 from saccade.models.networks.layers import trained_parameters
-from saccade.models.training import vit
+from saccade.models.training import restoration, vit
 from saccade.models.training.all import RUNS
 from saccade.models.training.command import Options, parse_options
 from saccade.models.training.figures import TARGETS, load_checkpoint, read_figures
@@ -20,7 +20,7 @@ def evaluate(options: Options) -> bool:
     torch.set_num_threads(options.threads)
     recorded = read_figures(options.checkpoint_dir)
     good = True
-    for run in (*RUNS, vit.RUN):
+    for run in (*RUNS, vit.RUN, *restoration.RUNS):
         network = load_checkpoint(options.checkpoint_dir, run.name, run.network())
         value, target, record = run.test_metric(network), TARGETS[run.name], recorded[run.name].value
         passed = value >= target and abs(value - record) <= _TOLERANCE

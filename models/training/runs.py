@@ -25,7 +25,7 @@ class TrainingRun:
     """What defines one task's training."""
 
     name: str
-    metric: Literal["top1", "map", "miou"]
+    metric: Literal["top1", "map", "miou", "psnr"]
     command: str
     network: Callable[[], nn.Module]
     trainee: Callable[[], Trainee]  # draws the training and tuning samples

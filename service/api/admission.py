@@ -31,6 +31,7 @@ class Admitted(msgspec.Struct, frozen=True):
     instance: InstanceStatus
     device: Device
     permits: list[Permit]
+    expected_s: float = 0.0  # from now to the answer
 
     async def next_permit(self, client: ClientWatch, deadline_s: float) -> Permit:
         """Waits for a slot for an image without a permit. Raises DeadlineExceeded, ClientLeft or WorkerLost."""
@@ -88,7 +89,8 @@ class Admission:
             offer = best_offer(offers, outstanding_s, image_count, next(self._request_numbers))
         device = self._devices[offer.instance.device]
         count = min(image_count, offer.slots_for(urgency.priority))
-        return Admitted(offer.instance, device, device.slots.take(count, offer.instance.instance_id))
+        expected_s = max(urgency.decode_wait_s, offer.wait.wait_s) + urgency.decode_s + offer.wait.run_s
+        return Admitted(offer.instance, device, device.slots.take(count, offer.instance.instance_id), expected_s)
 
     def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
         """Estimates the seconds until one of these instances could have answered, from what this process knows.

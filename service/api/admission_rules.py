@@ -19,6 +19,7 @@ _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every mode
 _OBJECTIVE_RUNS = 10.0
 _LEAST_OBJECTIVE_S = 0.25  # ten runs of a tiny model are within what a busy core is late by
 _NO_WAIT_S = 0.002  # an idle server says a little more than nothing
+_LEAST_SHARE = 0.8  # of what a request may wait by its priority, however late answers come
 _EQUAL_S = 1e-6  # two times that differ by less are treated as equal
 
 
@@ -31,6 +32,7 @@ class Urgency(msgspec.Struct, frozen=True):
     decode_s: float = 0.0
     names_deadline: bool = True  # False: `allowed_s` is only the default, and an objective counts as well
     objective_s: float = 0.0  # of the model's own document; 0: the server's
+    delay_s: float = 0.0  # by which nearly all answers come later than expected, at most
 
 
 class WaitBounds(msgspec.Struct, frozen=True):
@@ -121,7 +123,9 @@ def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
     allowed_s = bounds.allowed_s(urgency, wait.run_s)
     if allowed_s is not None:
         own_s = urgency.decode_s + wait.run_s
-        excess = wait_s - max(0.0, WAIT_SHARE[urgency.priority] * allowed_s - own_s)
+        share_s = WAIT_SHARE[urgency.priority] * allowed_s
+        in_time_s = max(_LEAST_SHARE * share_s, min(share_s, allowed_s - urgency.delay_s))
+        excess = wait_s - max(0.0, in_time_s - own_s)
     if bounds.max_wait_s:
         bound_s = bounds.max_wait_s * min(1.0, WAIT_SHARE[urgency.priority] / WAIT_SHARE[Priority.NORMAL])
         excess = max(excess, wait_s - bound_s)

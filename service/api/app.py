@@ -29,6 +29,7 @@ from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.api.http.admin import AdminEntrance, add_refusals, admin_app
 from saccade.service.api.http.answer_writing import refusal_headers
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
+from saccade.service.api.http.early_refusals import EarlyRefusals
 from saccade.service.api.http.error_responses import problem, problem_of, problem_response
 from saccade.service.api.http.health import health_router, not_ready_reason
 from saccade.service.api.http.key_gate import KeyGate, scope_needed
@@ -51,6 +52,7 @@ from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
+from saccade.service.api.tiled_predictor import TiledPredictor, TileLimits
 from saccade.service.api.tracing.setup import recorder_from
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
@@ -89,6 +91,7 @@ class Api:
     admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
     traces: TraceRecorder | None
     metrics: Metrics
+    early: EarlyRefusals | None  # none where answers have more headers than the endpoint's own
 
 
 def build_api(
@@ -119,13 +122,15 @@ def build_api(
     disagreements = Disagreements(settings.repository, settings.shadow_pictures)
     shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
     predictor = Predictor(admission, fallback, filling, threads, lag, shadows, settings.quality)
+    tiled = TiledPredictor(predictor, threads, TileLimits(limits, settings.max_tiles, settings.decode_threads))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)
     refusals = RefusalLog()
     held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key), refusals)
-    parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
-    predict: ASGIApp = PredictEndpoint(*parts)
+    parts = (catalog, predictor, tiled, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
+    answering = PredictEndpoint(*parts)
+    predict: ASGIApp = answering
     infer: ASGIApp = InferEndpoint(*parts)
     traces = recorder_from(environment, metrics.count_traces)
     if traces is not None:
@@ -168,7 +173,8 @@ def build_api(
     gate = KeyGate(app, keys, partial(scope_needed, open_without_key=settings.open_paths), refuse)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
-    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces, metrics)
+    early = None if settings.cors or traces is not None else EarlyRefusals(answering, predict_limits.body)
+    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces, metrics, early)
 
 
 def _admin(

@@ -88,7 +88,8 @@ class Fallback:
     ) -> None:
         """`expected_wait_s` estimates the seconds until instances could answer a number of images, as `Admission` does.
 
-        `show_level` is called with a model and the lowest level that answers any of its requests, after each change.
+        `show_level` is called with a model and the lowest level that answers any of its requests, at first and after
+        changes.
         """
         self._rule = rule
         self._expected_wait_s = expected_wait_s
@@ -126,13 +127,13 @@ class Fallback:
     def _level(self, target: ServingTarget, ladder: list[int], objective_s: float, image_count: int) -> int:
         model = target.key.model
         key = (model, math.frexp(objective_s)[1])
-        state = self._states.get(key, FallbackState())
+        is_known, state = key in self._states, self._states.get(key, FallbackState())
         lowest = len(ladder) - 1
         present = _at_level(target, ladder[min(state.level, lowest)])
         wait_s = self._expected_wait_s(present, image_count)
         after = next_state(wait_s, objective_s, state, self._clock(), lowest)
         self._states[key] = after
-        if after.level != state.level:
+        if after.level != state.level or not is_known:
             self._show_level(model, max(item.level for (name, _), item in self._states.items() if name == model))
         return after.level
 

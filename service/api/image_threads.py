@@ -12,12 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.decode_room import DecodeRoom
 from saccade.service.api.event_loop_lag import EventLoopLag
-from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
 from saccade.service.running_figures import RunningMean
 
@@ -28,6 +27,14 @@ _LONGEST_ITERATION_S = 0.003
 # Bytes for pictures that are being decoded: one of 12 megapixels takes 84 MB where it must be turned.
 _LEAST_ROOM, _ROOM_PER_THREAD = 512 * 2**20, 64 * 2**20
 ResultT = TypeVar("ResultT")
+
+
+class Held(Protocol):
+    """What a thread holds as long as it may use it, such as the permit of a slot."""
+
+    def hold(self) -> None: ...
+
+    def release(self) -> None: ...
 
 
 def decode_room_bytes(threads: int) -> int:
@@ -112,7 +119,7 @@ class ImageThreads:
             self._mean_job_s.add(self._clock() - start_s)
 
     async def run(
-        self, permit: Permit, work: Callable[[], ResultT], cancellation: Cancellation, memory_bytes: int = 0
+        self, permit: Held, work: Callable[[], ResultT], cancellation: Cancellation, memory_bytes: int = 0
     ) -> ResultT:
         """Runs `work` in a thread, and holds the permit until the thread no longer uses the slot.
 

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.quality import Quality, quality_of
@@ -32,8 +33,9 @@ from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
-from saccade.service.errors import NotFinite, PoorPicture, SaccadeError
+from saccade.service.errors import DeadlineExceeded, NotFinite, PoorPicture, SaccadeError
 from saccade.service.ipc import messages
+from saccade.service.running_figures import RunningQuantile
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import Parameters
 
@@ -45,6 +47,8 @@ _GRACE_S = 0.05  # the worker answers a missed deadline itself; after this time 
 _RESERVE_SHARE = 0.05
 _LONGEST_RESERVE_S = 0.05
 _RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that handle the answer here and further on
+_IN_TIME_SHARE = 0.99  # of answers that are to come in time under overload; refusals make room for their delays
+_DELAY_STEP_S = 0.002  # ten late answers in a row move the limit by 20 ms, a thousand in time move it back
 # Masks up to this many source pixels are encoded in a third of a millisecond; larger ones are encoded in a thread.
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
@@ -92,6 +96,11 @@ class _Request(msgspec.Struct, frozen=True):
     shadow: Asked | None = None
 
 
+def new_delay() -> RunningQuantile:
+    """By how many seconds nearly all answers come later than expected, at most."""
+    return RunningQuantile(_IN_TIME_SHARE, _DELAY_STEP_S)
+
+
 class Predictor:
     """Turns encoded images into predictions, through the device workers."""
 
@@ -112,6 +121,7 @@ class Predictor:
         self._filling = filling
         self._threads = threads
         self._lag = lag
+        self._delay_s = new_delay()
 
     def ensure_room(
         self,
@@ -144,14 +154,23 @@ class Predictor:
 
         Images that get no slot at once wait for one until the deadline. `shadow` is asked about them afterwards.
         """
-        urgency = self._urgency(target, priority, deadline_s - time.monotonic(), parameters.names_deadline)
+        start_s = time.monotonic()
+        urgency = self._urgency(target, priority, deadline_s - start_s, parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
         request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, shadow)
         answers = await self._answers(images, admitted.permits, request)
+        if admitted.expected_s and priority is Priority.NORMAL:  # others are overtaken, or overtake
+            self._note_delay(answers, time.monotonic() - start_s - admitted.expected_s)
         target.usage.count([answer.error for answer in answers])
         return answers
+
+    def _note_delay(self, answers: Sequence[ImageAnswer], delay_s: float) -> None:
+        """Learns from images that were alone; one without an answer was late by so much at least."""
+        error = answers[0].error
+        if len(answers) == 1 and (error is None or isinstance(error, DeadlineExceeded)):
+            self._delay_s.add(delay_s)
 
     async def _answers(
         self, images: Sequence[Image | SaccadeError], permits: Sequence[Permit], request: _Request
@@ -208,6 +227,9 @@ class Predictor:
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
+        if request.parameters.asked & ExtraKind.TRUST.bit:
+            outputs = permit.arena.views(permit.slot, target.layout.for_asked(request.parameters.asked)).outputs
+            target.metrics.count_trust(float(outputs[-1]) <= UNFAMILIAR_ABOVE)  # the last kind, so the last output
         if request.shadow is not None:
             self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s
@@ -283,7 +305,8 @@ class Predictor:
     ) -> Urgency:
         within_s = None if allowed_s is None else allowed_s - self._reserve_s(allowed_s)
         decode_wait_s, decode_s = self._threads.wait_s, self._threads.job_s
-        return Urgency(priority, within_s, decode_wait_s, decode_s, names_deadline, target.objective_s)
+        waits = (decode_wait_s, decode_s, names_deadline, target.objective_s)
+        return Urgency(priority, within_s, *waits, self._delay_s.value)
 
     def _reserve_s(self, allowed_s: float) -> float:
         """Returns the seconds of a request's time that are kept back from the worker."""
@@ -292,8 +315,8 @@ class Predictor:
 
 def _is_cheap(task: Task, parameters: Parameters, geometry: Geometry) -> bool:
     """Whether an answer is rendered within a few milliseconds, so that it may be in the event loop."""
-    if task is Task.INSTANCES:
-        return False  # every object takes about a millisecond
+    if task in (Task.INSTANCES, Task.IMAGE):
+        return False  # every object takes about a millisecond, and a picture is written
     pixels = geometry.source_width * geometry.source_height
     is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
     return task is not Task.SEGMENT or is_cheap_mask

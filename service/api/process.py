@@ -7,11 +7,12 @@ import asyncio
 import gc
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.service.api.app import Api, build_api
+from saccade.service.api.http.early_refusals import EarlyRefusals
 from saccade.service.api.http.limited_heads import LimitedHeads
 from saccade.service.api.key_watch import KeyWatch
 from saccade.service.api.refusal_log import RefusalLog
@@ -27,7 +29,7 @@ from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
 from saccade.service.ipc.child_process import inherited_environment
-from saccade.service.ipc.listening import listen
+from saccade.service.ipc.listening import accepted, listen
 from saccade.service.logs import configure_logs, set_level
 from saccade.service.settings import Settings
 
@@ -46,11 +48,22 @@ _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so 
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the supervisor."""
+    """A uvicorn server that leaves signals to the supervisor, and resets no connection when it ends."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes the connections along that wait to be accepted; closing the port would reset them."""
+        waiting = [connection for listener in sockets or () for connection in accepted(listener)]
+        for server in self.servers:
+            server.close()
+        given: dict[str, Any] = {"config": self.config, "server_state": self.server_state, "app_state": {}}
+        protocol = partial(self.config.http_protocol_class, **given)
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        await super().shutdown(sockets)
 
 
 class ApiProcess:
@@ -227,7 +240,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     process = ApiProcess(
         api,
         control,
-        _http_server(api.asgi, api.refusals, settings),
+        _http_server(api.asgi, api.refusals, settings, api.early),
         settings.host,
         reports_usage=settings.load_models != "all",
         grpc_server=_grpc_server(api, settings),
@@ -238,13 +251,17 @@ async def _main(control_descriptor: int, port: int) -> None:
     await process.run(port)
 
 
-def _http_server(asgi: ASGIApp, refusals: RefusalLog, settings: Settings) -> uvicorn.Server:
+def _http_server(
+    asgi: ASGIApp, refusals: RefusalLog, settings: Settings, early: EarlyRefusals | None = None
+) -> uvicorn.Server:
+    protocol = partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=refusals, early=early)
     config = uvicorn.Config(
         asgi,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=refusals),  # type: ignore[arg-type]  # made like a class
+        http=protocol,  # type: ignore[arg-type]  # made like a class
         loop="none",
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,

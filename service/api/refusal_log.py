@@ -17,6 +17,7 @@ from saccade.service.logs import Sampler
 log = structlog.get_logger()
 
 _PER_KIND = 10
+_OF_CLIENTS = (501, 505)  # they asked for what HTTP/1.1 does not have here
 _MAX_DETAIL = 300  # characters; a client's text may be in it
 
 
@@ -37,9 +38,10 @@ class RefusalLog:
         fields = {"model": model, "version": version} if model else {}
         if more:
             fields["more"] = str(more)
-        say = log.warning if status >= 500 else log.info
+        is_failed = status >= 500 and status not in _OF_CLIENTS
+        say = log.warning if is_failed else log.info
         say(
-            "request_failed" if status >= 500 else "request_refused",
+            "request_failed" if is_failed else "request_refused",
             status=status,
             kind=kind,
             request_id=request_id,

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into, unmoved
+from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into, tile_into, unmoved
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.image_threads import ImageThreads
@@ -15,13 +15,15 @@ from saccade.service.ipc.tensor_slots import TensorPlace
 from saccade.service.vision.decoding_memory import decoding_bytes
 from saccade.service.vision.image_decoder import ImageLimits, read_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
+from saccade.service.vision.tiles import Tile, ensure_one_tile
 
 # Reading the header and copying this many bytes takes a tenth of a millisecond; larger files are copied in a thread.
 _INLINE_JPEG_BYTES = 256 * 1024
 # Pages of a slot stay in memory once written, so a larger JPEG is put there only where pixels and answers need as much.
 _SLOT_JPEG_BYTES = 1024 * 1024
 
-Image = bytes | NDArray[np.uint8]  # an encoded picture, or (height, width, 3): the model's input itself
+# an encoded picture; (height, width, 3): the model's input itself; or a part of a decoded picture
+Image = bytes | NDArray[np.uint8] | Tile
 
 
 class Filled(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ class SlotFilling:
         self, image: Image, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
     ) -> Filled:
         """Fills the slot with the JPEG or with pixels. Raises BadImage, DeadlineExceeded or ClientLeft."""
-        if decodes_jpegs and isinstance(image, bytes):
+        if decodes_jpegs and isinstance(image, bytes) and target.manifest.preprocess.fit != "tile":
 
             def work() -> Filled | None:
                 return self._copied(image, permit, target)
@@ -72,6 +74,9 @@ class SlotFilling:
     async def decode(self, image: Image, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
         """Decodes and resizes here, even where the worker could. Raises BadImage, DeadlineExceeded or ClientLeft."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
+        if isinstance(image, Tile):
+            tile_into(image.pixels, target.manifest.preprocess, image.place, pixels_out)
+            return Filled(image.place, 0)
         if not isinstance(image, bytes):
             pixels_out[...] = image
             return Filled(unmoved(target.manifest.preprocess), 0)
@@ -80,6 +85,7 @@ class SlotFilling:
 
         def work() -> Filled:
             read = read_image(image, self._limits.for_network(spec), header)
+            ensure_one_tile(read.pixels, spec)
             return Filled(preprocess_into(read.pixels, spec, pixels_out), 0, read.damage)
 
         if header is not None:

@@ -7,6 +7,7 @@ arena is retired with them; the next connection starts with a fresh one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import socket
 import time
@@ -25,6 +26,7 @@ from saccade.service.ipc.tensor_slots import SlotArena
 log = structlog.get_logger()
 
 _RETRY_S = 0.05  # time between attempts to connect; a worker opens its socket within a second of its start
+_COLLECT_AFTER_S = 1.0  # when the answers to lost requests are written
 _ERRORS: dict[int, tuple[type[SaccadeError], str]] = {
     messages.DONE_EXPIRED: (
         DeadlineExceeded,
@@ -163,6 +165,8 @@ class WorkerClient:
             request.permit.release()
         self._lost.set()
         log.warning("worker_connection_lost", open_requests=len(opened))
+        # The errors of these requests hold the arena in cycles of frames, and a full collection is rare.
+        asyncio.get_running_loop().call_later(_COLLECT_AFTER_S, gc.collect)
 
 
 def ensure_ok(status: int) -> None:

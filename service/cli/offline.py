@@ -33,6 +33,7 @@ from saccade.service.settings import Settings
 from saccade.service.vision.answers import not_finite, prediction_of
 from saccade.service.vision.image_decoder import ImageLimits, read_image
 from saccade.service.vision.parameters import Parameters
+from saccade.service.vision.tiles import ensure_one_tile
 
 
 class Source(Protocol):
@@ -169,6 +170,7 @@ class OfflineModel:
     def _decode(self, source: Source, row: UInt8Array, parameters: Parameters) -> _Place | SaccadeError:
         try:
             read = read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
+            ensure_one_tile(read.pixels, self.manifest.preprocess)
             geometry, ranges = preprocess_into(read.pixels, self.manifest.preprocess, row), self.manifest.quality
             asked = quality_of(row, geometry, ranges) if parameters.quality and ranges is not None else None
             return _Place(geometry, read.damage, asked)

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from saccade.client import AnyPrediction, Classification, DetectedObject, Detections, Embedding, Segment, Segmentation
+from saccade.client import (
+    AnyPrediction,
+    Classification,
+    DetectedObject,
+    Detections,
+    Embedding,
+    ProducedPicture,
+    Segment,
+    Segmentation,
+)
 from saccade.models.contract.run_lengths import BoolArray, MaskWindow
 from saccade.service.cli.brush_runs import brush_runs
 from saccade.service.cli.predict_asking import Asked, problem_text
@@ -19,6 +28,7 @@ from saccade.service.cli.predict_asking import Asked, problem_text
 _NO_OBJECTS = {  # formats of objects in pictures: what to take instead
     Classification: "labels of whole pictures; take csv, json or labelstudio",
     Embedding: "vectors; take csv or json",
+    ProducedPicture: "pictures that a network made; take --draw DIR or json",
 }
 _COLUMNS = ("image", "model", "version", "variant", "label", "class_id", "score", "x1", "y1", "x2", "y2", "area")
 # An embedder's pictures have one line each, with the numbers of the vector in one column, separated by spaces.
@@ -69,6 +79,8 @@ def _rows(prediction: AnyPrediction) -> list[dict[str, Any]]:
     match prediction:
         case Classification():
             return [asdict(item) for item in prediction.classes]
+        case ProducedPicture():
+            raise ValueError(f"CSV has no place for {_NO_OBJECTS[ProducedPicture]}")
         case Embedding():
             numbers = prediction.vector
             return [{"dim": len(numbers), "vector": " ".join(str(number) for number in numbers)}]
@@ -92,7 +104,7 @@ def coco_document(asked: Sequence[Asked]) -> dict[str, Any]:
         prediction = item.prediction
         if prediction is None:
             continue
-        if isinstance(prediction, Classification | Embedding):
+        if isinstance(prediction, Classification | Embedding | ProducedPicture):
             raise ValueError(f"COCO has no place for {_NO_OBJECTS[type(prediction)]}")
         image_id = len(images) + 1
         images.append({"id": image_id, "file_name": item.image, "width": prediction.width, "height": prediction.height})
@@ -145,8 +157,8 @@ def _task(image: str, prediction: AnyPrediction) -> dict[str, Any]:
 
 
 def _results(prediction: AnyPrediction) -> list[dict[str, Any]]:
-    if isinstance(prediction, Embedding):
-        raise ValueError(f"Label Studio has no place for {_NO_OBJECTS[Embedding]}")
+    if isinstance(prediction, Embedding | ProducedPicture):
+        raise ValueError(f"Label Studio has no place for {_NO_OBJECTS[type(prediction)]}")
     if isinstance(prediction, Classification):
         best = prediction.classes[:1]
         return [

@@ -26,4 +26,8 @@ def _found(prediction: Mapping[str, Any]) -> str:
         vector = prediction["embedding"]
         first = " ".join(f"{number:.4f}" for number in list(vector.get("values") or ())[:_SHOWN])
         return f"{vector['dim']} numbers, {vector['dtype']}" + (f": {first} ..." if first else "")
+    for kind in ("image", "depth"):
+        if kind in prediction:
+            made = prediction[kind]
+            return f"{kind} {made['width']}x{made['height']}, {made['format']}"
     return ", ".join(f"{item['label']} {item['area']} px" for item in prediction["segments"]) or "background only"

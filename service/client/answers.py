@@ -12,6 +12,7 @@ from saccade.service.client.errors import UnexpectedAnswer
 from saccade.service.client.explanations import heat_from
 from saccade.service.client.masks import MaskSource
 from saccade.service.client.pictures import Picture, opened
+from saccade.service.client.produced import pixels_from
 from saccade.service.client.vectors import vector_from
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from saccade.service.client.explanations import HeatMap
     from saccade.service.client.masks import BoolArray
+    from saccade.service.client.produced import PixelArray
     from saccade.service.client.vectors import FloatArray
 
 Box: TypeAlias = tuple[float, float, float, float]  # x1 y1 x2 y2, source pixels
@@ -42,6 +44,15 @@ class PictureQuality:
     reasons: tuple[str, ...]  # empty for a picture that is good enough
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How unlike the pictures of the version's export a picture is."""
+
+    score: float
+    threshold: float
+    familiar: bool  # whether the score is at most the threshold
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What every task's answer has; `document` is the prediction's own JSON."""
@@ -52,6 +63,12 @@ class Prediction:
     served: Served
     document: Mapping[str, Any] = field(repr=False, compare=False)
     quality: PictureQuality | None = None  # where it was asked for, or the server always says it
+
+    @property
+    def trust(self) -> Trust | None:
+        """None where the request had no `trust`."""
+        found = self.document.get("trust")
+        return None if found is None else Trust(found["score"], found["threshold"], found["familiar"])
 
     @cached_property
     def explanation(self) -> HeatMap | None:
@@ -150,7 +167,31 @@ class Embedding(Prediction):
         return self._picture(image)
 
 
-AnyPrediction: TypeAlias = Classification | Detections | Segmentation | Embedding
+@dataclass(frozen=True, kw_only=True)
+class ProducedPicture(Prediction):
+    """What a network makes of the picture: another one, or the depth of each of its pixels."""
+
+    # (h, w, 3) or (h, w) uint8; depths (h, w) float32, in the network's own unit
+    pixels: PixelArray = field(compare=False)
+    is_depth: bool
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture itself; depths as greys, from the smallest (black) to the largest (white)."""
+        import numpy as np
+        from PIL import Image
+
+        if not self.is_depth:
+            return Image.fromarray(self.pixels)
+        least, span = float(self.pixels.min()), float(np.ptp(self.pixels))
+        return Image.fromarray(((self.pixels - least) * (255.0 / (span or 1.0))).round().astype(np.uint8))
+
+    def draw(self, image: Picture) -> Image.Image:
+        """`self.image`: of the picture that was sent nothing is left to draw on."""
+        return self.image
+
+
+AnyPrediction: TypeAlias = Classification | Detections | Segmentation | Embedding | ProducedPicture
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +238,9 @@ def prediction_from(document: Mapping[str, Any], served: Served) -> AnyPredictio
         return Segmentation(segments=segments, **shared)
     if "embedding" in document:
         return Embedding(vector=vector_from(document["embedding"]), **shared)
+    for kind in ("image", "depth"):
+        if kind in document:
+            return ProducedPicture(pixels=pixels_from(document[kind]), is_depth=kind == "depth", **shared)
     if "detections" not in document:
         raise UnexpectedAnswer(f"this client does not know answers with {', '.join(document)}; is it older?")
     objects = tuple(

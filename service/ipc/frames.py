@@ -62,7 +62,12 @@ class FrameProtocol(asyncio.Protocol):
             end = start + _LENGTH.size + length
             if len(received) < end:
                 break
-            messages = _decoder.decode(memoryview(received)[start + _LENGTH.size : end])
+            try:
+                messages = _decoder.decode(memoryview(received)[start + _LENGTH.size : end])
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                log.error("frame_unreadable", reason=str(error))
+                self.close()
+                return
             start = end
             for message in messages:
                 self._on_message(message)

@@ -8,6 +8,7 @@ dies, its socket is closed and gets no more connections; the supervisor's socket
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 from saccade.service.errors import SettingsError
 
@@ -36,6 +37,15 @@ def listen(host: str, port: int) -> socket.socket:
     listener.bind((host, port))
     listener.listen(_BACKLOG)
     return listener
+
+
+def accepted(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait for a listening socket of an event loop."""
+    found = []
+    with suppress(OSError):  # there is none, or no descriptor is left
+        while True:
+            found.append(listener.accept()[0])
+    return found
 
 
 def _socket_for(host: str) -> socket.socket:

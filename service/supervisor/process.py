@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
@@ -31,6 +33,7 @@ from saccade.service.supervisor.reconciler import Reconciler
 from saccade.service.supervisor.repository_mirror import RepositoryMirror, repository_mirror
 from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
+from saccade.service.supervisor.waiting_health import answered_health
 
 log = structlog.get_logger()
 
@@ -244,17 +247,28 @@ def serve(settings: Settings, cores: int) -> None:
         )
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
     with ExitStack() as held:
-        if mirror is not None:
-            settings = settings.model_copy(update={"repository": held.enter_context(mirror).directory})
-            mirror.wait_until_usable()
-        ensure_pinned(settings, signatures)
         reservation = held.enter_context(reserve(settings.host, settings.port))
         others = {"SACCADE_GRPC_PORT": settings.grpc_port, "SACCADE_ADMIN_PORT": settings.admin_port}
         for setting, other in others.items():
             if other:
                 held.enter_context(reserve(settings.host, other, setting))
-        folder = held.enter_context(runtime_dir())
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
+        if mirror is not None:
+            settings = settings.model_copy(update={"repository": held.enter_context(mirror).directory})
+            with answered_health(settings.host, port, mirror.waits_for), _ended_by_sigterm():
+                mirror.wait_until_usable()
+        ensure_pinned(settings, signatures)
+        folder = held.enter_context(runtime_dir())
         complete = resolved(tuned(settings, cores), cores)
         asyncio.run(Supervisor(complete, signatures, folder, reservation, mirror).run())
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Until the event loop handles signals: as process 1 of a container, the kernel would drop SIGTERM without this."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

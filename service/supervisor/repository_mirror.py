@@ -56,6 +56,10 @@ class RepositoryMirror:
                 log.info("waiting_for_versions", seconds=round(waited_s), problem=state.problem or "being fetched")
             self._is_over.wait(_PAUSE_S / 4)
 
+    def waits_for(self) -> str:
+        """Why there is nothing to serve yet, in words."""
+        return f"waiting for the first versions: {self._mirror.state.problem or 'they are being fetched'}"
+
     def told(self, served: Collection[VersionKey], failed: Collection[VersionKey]) -> MirrorState:
         """Notes what the server knows, and returns what there is to tell of the store. It may wait for the disk."""
         self._mirror.told(served, failed)

@@ -19,6 +19,7 @@ from saccade.service.vision.embedding import embedding_json, is_zero
 from saccade.service.vision.extras import extras_json
 from saccade.service.vision.instances import instances_json
 from saccade.service.vision.parameters import Parameters
+from saccade.service.vision.produced import Produced, produced, whole_answer
 from saccade.service.vision.segmentation import segments_json
 
 
@@ -65,6 +66,8 @@ def prediction_of(
             answer |= instances_json(outputs, place, labels, spec.masks, size, parameters)
         case Task.EMBED:
             answer |= embedding_json(outputs[0], parameters.encoding, parameters.embedding_dtype)
+        case Task.IMAGE:
+            answer |= produced(whole_answer(outputs, place, spec), spec, parameters.image_format).json()
     if extras:
         answer |= extras_json(extras, place, manifest, parameters)
     return answer
@@ -78,6 +81,14 @@ def json_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest
             if "polygons" in entry:
                 entry["polygons"] = orjson.Fragment(orjson.dumps(entry["polygons"], option=orjson.OPT_SERIALIZE_NUMPY))
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def picture_of(
+    outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
+) -> Produced:
+    """The picture itself, of task image. Raises NotFinite."""
+    ensure_usable(outputs, manifest)
+    return produced(whole_answer(outputs, place, manifest.task), manifest.task, parameters.image_format)
 
 
 def ensure_usable(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> None:

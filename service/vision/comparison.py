@@ -15,6 +15,8 @@ from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mas
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.image_agreement import first_classes, image_agreement
 from saccade.models.metrics.kept_answers import kept_image
+from saccade.models.metrics.picture_quality import near_levels
+from saccade.service.vision.produced import whole_answer
 
 Outputs = Sequence[NDArray[Any]]
 _MOST_NAMED = 5  # classes
@@ -42,6 +44,8 @@ def compared(stable: Answer, candidate: Answer) -> Comparison:
     task, labels = stable.manifest.task, stable.manifest.labels
     if task.task is Task.EMBED:
         return _compared_vectors(stable.outputs[0], candidate.outputs[0])
+    if task.task is Task.IMAGE:
+        return _compared_pictures(stable, candidate)
     names = [*labels, *(label for label in candidate.manifest.labels if label not in labels)]
     first, second = _in_picture(stable, names, task), _in_picture(candidate, names, task)
     found = image_agreement(second, first, task, len(names))
@@ -55,6 +59,23 @@ def _compared_vectors(stable: NDArray[Any], candidate: NDArray[Any]) -> Comparis
         return Comparison(0.0, {"cosine": 0.0}, *said)
     cosine = min(1.0, max(0.0, float(np.dot(stable.astype(np.float64), candidate.astype(np.float64)))))
     return Comparison(cosine, {"cosine": cosine}, *said)
+
+
+def _compared_pictures(stable: Answer, candidate: Answer) -> Comparison:
+    """The share of numbers that are nearly equal; pictures of another kind or scale agree in nothing."""
+    pictures = [
+        each.outputs[0]
+        if each.manifest.preprocess.fit == "tile"
+        else whole_answer(each.outputs, each.place, each.manifest.task)
+        for each in (stable, candidate)
+    ]
+    said = [f"a picture of {picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
+    if len({(each.manifest.task.picture, each.manifest.task.scale) for each in (stable, candidate)}) > 1:
+        return Comparison(0.0, {"levels": 0.0}, *said)
+    height, width = (min(sides) for sides in zip(*(picture.shape[:2] for picture in pictures), strict=True))
+    first, second = (picture[:height, :width] for picture in pictures)  # tiles of two sizes share a corner
+    share = near_levels(second, first, stable.manifest.task)
+    return Comparison(share, {"levels": share}, *said)
 
 
 def _in_picture(answer: Answer, names: Sequence[str], task: TaskSpec) -> list[NDArray[Any]]:

@@ -15,11 +15,16 @@ _UNUSUAL_JPEG = 11
 _OLD_BMP_HEADER = 12  # bytes; its sides have 16 bits
 
 
+def most_pixels_of(data: bytes, most_pixels: int) -> int:
+    """Returns how many pixels a file says that it has; `most_pixels` where it does not say, or says more."""
+    _, size = _kind_and_size(data)
+    return most_pixels if size is None else min(size[0] * size[1], most_pixels)
+
+
 def decoding_bytes(data: bytes, most_pixels: int) -> int:
     """Returns the bytes that decoding this file takes at most; a size that it does not say counts as `most_pixels`."""
-    per_pixel, size = _kind_and_size(data)
-    pixels = most_pixels if size is None else size[0] * size[1]
-    return per_pixel * min(pixels, most_pixels)
+    per_pixel, _ = _kind_and_size(data)
+    return per_pixel * most_pixels_of(data, most_pixels)
 
 
 def _kind_and_size(data: bytes) -> tuple[int, tuple[int, int] | None]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.contract.extras import ExtraKind, asked_for
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind, asked_for
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.service.errors import NotFinite
@@ -28,8 +28,14 @@ def extras_json(
                 size = (manifest.preprocess.width, manifest.preprocess.height)
                 fields |= explanation_json(output, place, size, extra.method, parameters.explain)
             case ExtraKind.TRUST:
-                raise NotImplementedError(extra.kind)
+                fields |= trust_json(float(output))
     return fields
+
+
+def trust_json(score: float) -> dict[str, Any]:
+    """The field `trust` of an answer."""
+    is_familiar = score <= UNFAMILIAR_ABOVE
+    return {"trust": {"score": round(score, 4), "threshold": UNFAMILIAR_ABOVE, "familiar": is_familiar}}
 
 
 def ensure_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest, asked: int) -> None:

@@ -14,6 +14,7 @@ from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
 from saccade.service.vision.embedding import VectorEncoding, VectorType
 from saccade.service.vision.explanation import ExplainFormat
+from saccade.service.vision.produced import ImageFormat
 from saccade.service.vision.segmentation import MaskFormat
 
 _NAMES_BY_TASK = {
@@ -22,8 +23,10 @@ _NAMES_BY_TASK = {
     Task.SEGMENT: ("mask_format",),
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
     Task.EMBED: ("encoding", "embedding_dtype"),
+    Task.IMAGE: ("image_format",),
 }
-_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain", "quality")
+_DEEDS = {ExtraKind.EXPLAIN: "explain its answers", ExtraKind.TRUST: "tell unfamiliar pictures"}
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain", "trust", "quality")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,11 +38,13 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mask_format: MaskFormat | None = None
     encoding: VectorEncoding | None = None
     embedding_dtype: VectorType | None = None
+    image_format: ImageFormat | None = None
     deadline_ms: float | None = None
     variant: str | None = None
     allow_cheaper: bool | None = None
     explain: ExplainFormat | None = None
     quality: bool | None = None
+    trust: bool | None = None
 
 
 NOTHING_GIVEN = GivenParameters()
@@ -62,6 +67,7 @@ class Parameters:
     asked: int = 0  # mask of the extra outputs that the answer has, see models/contract/extras.py
     explain: ExplainFormat = "grid"
     quality: bool = False  # whether the answer says how good the picture is
+    image_format: ImageFormat = "png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,8 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
     spec = manifest.task
     _ensure_applicable(given, spec)
     if given.quality and manifest.quality is None:
-        raise BadParameter("this version does not say what its pictures are like: export it again to ask for quality")
+        why = "the answer is a picture itself" if spec.task is Task.IMAGE else "export it again to ask for quality"
+        raise BadParameter(f"this version does not say what its pictures are like: {why}")
     class_count = spec.top_k if spec.task is Task.CLASSIFY else 0
     default_k = class_count if spec.multi_label else min(5, class_count)
     return Parameters(
@@ -121,23 +128,27 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         asked=_asked(given, manifest),
         explain=given.explain or "grid",
         quality=given.quality is True,
+        image_format=given.image_format or "png",
     )
 
 
 def given_for(kinds: Iterable[ExtraKind]) -> dict[str, Any]:
     """The parameters that ask for these extra outputs, as a protocol without words of its own for them needs."""
-    words: dict[ExtraKind, dict[str, Any]] = {ExtraKind.EXPLAIN: {"explain": "grid"}}
+    words: dict[ExtraKind, dict[str, Any]] = {ExtraKind.EXPLAIN: {"explain": "grid"}, ExtraKind.TRUST: {"trust": True}}
     return {name: value for kind in kinds for name, value in words[kind].items()}
 
 
 def _asked(given: GivenParameters, manifest: Manifest) -> int:
     """The mask of what is asked for. Raises BadParameter where no variant of the version has it."""
     asked = ExtraKind.EXPLAIN.bit if given.explain is not None else 0
+    asked |= ExtraKind.TRUST.bit if given.trust else 0
+    if asked and manifest.task.task is Task.IMAGE:  # each tile would have its own
+        raise BadParameter("explain and trust do not apply to an image model: its answer is the picture")
     for kind in ExtraKind:
         if asked & kind.bit & ~mask_of(manifest.extras):
             reasons = {str(variant.detail.get(f"no_{kind}", "")) for variant in manifest.variants} - {""}
             why = "; ".join(sorted(reasons)) or "it was exported without it"
-            raise BadParameter(f"{manifest.model}/{manifest.version} cannot {kind} its answers: {why}")
+            raise BadParameter(f"{manifest.model}/{manifest.version} cannot {_DEEDS[kind]}: {why}")
     return asked
 
 
@@ -146,7 +157,7 @@ def _ensure_applicable(given: GivenParameters, spec: TaskSpec) -> None:
     allowed = (*names, *_NAMES_OF_ALL)
     for name in GivenParameters.__struct_fields__:
         if getattr(given, name) is not None and name not in allowed:
-            article = "an" if spec.task is Task.EMBED else "a"
+            article = "an" if spec.task in (Task.EMBED, Task.IMAGE) else "a"
             raise BadParameter(
                 f"{name!r} does not apply to {article} {spec.task} model; its parameters are: {', '.join(allowed)}"
             )

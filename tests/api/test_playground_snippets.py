@@ -61,10 +61,11 @@ def output_of(page: Page, language: str, folder: Path) -> str:
 def test_one_picture(unlocked: Page, tmp_path: Path) -> None:
     image = tmp_path / ODD_NAME
     image.write_bytes(red_png(200))
+    unlocked.evaluate("document.getElementById('quality-asked').click()")
     asked(
         unlocked,
         "classifier",
-        {"target": "version:1", "top-k": "3", "quality-asked": "true", "deadline": "8000"},
+        {"target": "version:1", "top-k": "3", "deadline": "8000"},
         [image],
     )
 

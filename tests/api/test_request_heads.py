@@ -95,6 +95,25 @@ def test_a_hundred_fields_are_allowed_in_each_head(server: Server) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 2
 
 
+@pytest.mark.parametrize(
+    ("bad", "status"), [(b"no HTTP\r\n\r\n", b"400 "), (_START + b"X: " + b"a" * 65_536 + b"\r\n\r\n", b"431 ")]
+)
+def test_requests_before_a_bad_one_are_answered_and_the_bad_one_alone_is_refused(
+    server: Server, bad: bytes, status: bytes
+) -> None:
+    alone, behind = (spoken(server, good + bad, most=0) for good in (b"", 2 * (_START + b"\r\n")))
+
+    assert alone.startswith(b"HTTP/1.1 " + status)
+    assert b"application/problem+json" in alone
+    assert behind.count(b"HTTP/1.1 200 OK") == behind.count(b"HTTP/1.1 ") == 2
+
+
+def test_requests_far_ahead_of_their_answers_end_the_connection(server: Server) -> None:
+    answers = spoken(server, 1000 * (_START + b"\r\n"), most=0)
+
+    assert 0 < answers.count(b"HTTP/1.1 200 OK") == answers.count(b"HTTP/1.1 ") <= 102
+
+
 def test_a_head_within_the_limits_may_come_in_pieces(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20.0) as connection:
         for piece in (b"\r\n", b"GET", b" /health/live", b" HTTP/1.1\r\nHost: he", b"re\r\nConnection: close\r\n\r\n"):

@@ -123,6 +123,22 @@ def test_a_body_that_trickles_is_refused_after_the_timeout(strict_server: Server
             stop.set()
         sending.result()
         assert "0.7 s" in problem_in(status, headers, body, 400)["detail"]
+        assert headers["connection"] == "close"
+
+
+def test_the_rest_of_a_body_that_was_answered_already_does_not_trickle_for_ever(strict_server: Server) -> None:
+    with RawClient(strict_server.port) as client:
+        client.send_head("/v1/models/nobody/predict", "Content-Length: 100000")
+        assert client.receive()[0] == 404
+
+        def is_closed() -> bool:
+            try:
+                client.socket.send(b"x")
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            return False
+
+        wait_until(is_closed, 10.0, what="the server closes")
 
 
 def test_a_body_that_never_begins_is_refused_after_the_timeout(strict_server: Server) -> None:

@@ -18,7 +18,14 @@ from saccade.service.backends.fake_backend import POISON
 from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from saccade.service.backends.registry import load_backend
 from saccade.service.errors import BackendError, RepositoryError
-from tests.support.graphs import classifier_graph, detector_graph, embedder_graph, instances_graph, segmenter_graph
+from tests.support.graphs import (
+    classifier_graph,
+    detector_graph,
+    embedder_graph,
+    image_graph,
+    instances_graph,
+    segmenter_graph,
+)
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_onnxruntime import ON_CPU
 from tests.support.simulated_plans import open_simulated
@@ -30,6 +37,7 @@ GRAPHS = {
     Task.SEGMENT: segmenter_graph,
     Task.INSTANCES: instances_graph,
     Task.EMBED: embedder_graph,
+    Task.IMAGE: image_graph,
 }
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",

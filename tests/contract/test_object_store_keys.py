@@ -75,6 +75,28 @@ def test_what_a_key_hides_is_not_taken_for_removed(
     assert {key.model for key in Copy(mirror.directory).versions()} == {"cat", "dog"}
 
 
+def test_keys_beside_the_models_and_within_one_keep_no_known_model_from_going_on(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    for model in ("cat", "dog"):
+        upload(publish_fake(tmp_path, model, 1), store)
+    mirror = Mirror(store, Copy(claim_copy(url)), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+    for bad in ("/x", "cat//x"):
+        server.put_raw(f"{url.removeprefix(f's3://{BUCKET}/')}/{bad}", b"")
+    upload(publish_fake(tmp_path, "dog", 2), store)
+    for _ in range(5):
+        mirror.look()
+    while mirror.fetch_next():
+        pass
+
+    held = {f"{key.model}/{key.version}" for key in Copy(mirror.directory).versions()}
+    assert held == {"cat/1", "dog/1", "dog/2"}
+    assert "has an empty part" in mirror.state.problem
+
+
 def test_verify_has_a_verdict_for_every_version_and_names_the_bad_ones(
     server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def test_metrics_are_as_stored(check_golden: Callable[[str, str], None], monkeyp
     metrics.queue_wait_estimate_seconds.labels("digits")
     metrics.shed_total.labels("digits", "slots")
     metrics.answers_by_variant_total.labels("digits", "1", "fp32")
+    metrics.unfamiliar_ratio.labels("digits", "1")
     metrics.brownout_rung.labels("digits")
     metrics.count_traces(1, 1)
     metrics.processes = (ProcessUse("api", 1.0, 1, 1),)

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -72,6 +73,8 @@ def complaints(fault: Fault, trial: Trial) -> list[str]:
         told.append(f"{found['silent']} requests without an outcome")
     if found.get("broken") and not fault.breaks:
         told.append(f"{found['broken']} connections ended without an answer")
+    if found.get("unreachable"):
+        told.append(f"{found['unreachable']} connections could not be made")
     if trial.back_s > fault.right_again_s:
         told.append(f"right again after {trial.back_s:.1f} s, asked {fault.right_again_s:g}")
     if not fault.is_felt and trial.slower > MOST_P99:
@@ -96,15 +99,18 @@ def tried(fault: Fault, work: Path) -> Trial:
             time.sleep(max(0.0, done_s + _AFTER_S - time.monotonic()))
             entries = ended()
         exit_code = server.stop()
-    return Trial(entries, at_s, _left_by(server), exit_code)
+    return Trial(entries, at_s, left_by(server), exit_code)
 
 
-def told_to_end(work: Path) -> list[str]:
-    """SIGTERM under load. Returns what was lost, in words."""
+def told_to_end(work: Path, *, keeps_alive: bool = True) -> list[str]:
+    """SIGTERM under load. Returns what was lost, in words.
+
+    A request of the last moment meets a port that nobody listens on any more, which a balancer sends elsewhere.
+    """
     repository = _published(work)
     with (
         running_server(repository, work, api_processes=2, drain_delay_ms=1000) as server,
-        asking(_plan(server), work) as ended,
+        asking(replace(_plan(server), keeps_alive=keeps_alive), work) as ended,
     ):
         time.sleep(_CALM_S)
         at_s = time.monotonic()
@@ -112,13 +118,12 @@ def told_to_end(work: Path) -> list[str]:
         exit_code = server.wait()
         gone_s = time.monotonic()
         entries = ended()
-    # A request of the last moment meets a port that nobody listens on any more, which a balancer sends elsewhere.
-    lost = [each for each in entries if each.outcome == "broken" and each.sent_s < at_s]
+    lost = [each for each in entries if each.outcome == "broken"]
     wrong = [each for each in entries if each.outcome in ("wrong", "silent")]
     told = [f"{len(lost)} requests lost"] if lost else []
     told += [f"{len(wrong)} wrong or without an outcome"] if wrong else []
     told += [f"ended with {exit_code}"] if exit_code else []
-    left = _left_by(server)
+    left = left_by(server)
     told += [f"left in shared memory: {', '.join(left)}"] if left else []
     print(f"  SIGTERM: ended after {gone_s - at_s:.1f} s; {counts(entries)}", flush=True)
     return told
@@ -137,7 +142,7 @@ def without_supervisor(work: Path) -> list[str]:
         again_s = time.monotonic() - start_s
         told = [] if server.predict(TARGET, red_png(7)).status_code == 200 else ["the next server does not answer"]
     told += [f"{len(alive)} children stay"] if alive else []
-    left = [*_left_by(killed), *_left_by(server)]
+    left = [*left_by(killed), *left_by(server)]
     told += [f"left in shared memory: {', '.join(left)}"] if left else []
     print(f"  supervisor killed: children gone after {seconds:.1f} s, the next one serves after {again_s:.1f} s")
     return told
@@ -157,7 +162,7 @@ def _plan(server: Server) -> Plan:
     return Plan(server.base_url, known, CONNECTIONS)
 
 
-def _left_by(server: Server) -> list[str]:
+def left_by(server: Server) -> list[str]:
     """Names in shared memory; tensor slots are files of the runtime folder too."""
     return sorted(path.name for path in _SHARED_MEMORY.glob(f"*saccade-{server.process.pid}-*"))
 
@@ -184,7 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "times that before",
                 flush=True,
             )
-    for name, ending in (("SIGTERM", told_to_end), ("supervisor killed", without_supervisor)):
+    without_keep_alive = partial(told_to_end, keeps_alive=False)
+    endings = {
+        "SIGTERM": told_to_end,
+        "SIGTERM, a connection per request": without_keep_alive,
+        "supervisor killed": without_supervisor,
+    }
+    for name, ending in endings.items():
         for _ in range(given.times if fnmatch(name, given.only) else 0):
             with tempfile.TemporaryDirectory() as folder:
                 told = ending(Path(folder))

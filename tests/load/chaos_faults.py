@@ -123,8 +123,8 @@ FAULTS = (
     Fault(f"{_VERSIONS} new versions", _publish_many),
     Fault("repository away for two seconds", _empty_repository),
     Fault(
-        f"{_IDLE_CONNECTIONS} idle connections where 256 files may be open",
+        f"{_IDLE_CONNECTIONS} idle connections where 128 files may be open",
         _hold_idle_connections,
-        program=("prlimit", "--nofile=256:256"),
+        program=("prlimit", "--nofile=128:128"),
     ),
 )

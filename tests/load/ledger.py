@@ -27,10 +27,10 @@ import httpx
 from saccade.service.bench.statistics import percentiles
 from tests.support.server import ROOT, clean_environment
 
-Outcome = Literal["right", "wrong", "rejected", "refused", "failed", "broken", "silent", "left"]
+Outcome = Literal["right", "wrong", "rejected", "refused", "failed", "broken", "unreachable", "silent", "left"]
 """right, wrong: 200, compared with the known answer; rejected: 4xx for a bad picture; refused: 429, 503 or 504;
-failed: any other status; broken: the connection ended without an answer; silent: no answer at all in time;
-left: the client itself went away."""
+failed: any other status; broken: the connection ended without an answer; unreachable: there was none, so that a
+balancer would ask elsewhere; silent: no answer at all in time; left: the client itself went away."""
 
 SILENT_S = 15.0
 _TOLERANCE = 1e-3
@@ -62,6 +62,7 @@ class Plan:
     connections: int
     bad_share: float = 0.0  # of requests whose picture is damaged
     leave_share: float = 0.0  # of requests whose client leaves before the answer
+    keeps_alive: bool = True  # False: a connection of its own for every request
     seed: int = 0
 
     def to_json(self) -> str:
@@ -118,7 +119,9 @@ async def ask_until_told(plan: Plan) -> list[Entry]:
 async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: list[Entry]) -> None:
     models = sorted(plan.pictures)
     model, chance = models[number % len(models)], random.Random(plan.seed + number)
-    async with httpx.AsyncClient(base_url=plan.base_url, timeout=SILENT_S) as client:
+    kept = None if plan.keeps_alive else 0
+    limits = httpx.Limits(max_keepalive_connections=kept)
+    async with httpx.AsyncClient(base_url=plan.base_url, timeout=SILENT_S, limits=limits) as client:
         for picture, expected in itertools.cycle(plan.pictures[model]):
             if stop.is_set():
                 return
@@ -129,7 +132,7 @@ async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: lis
             entries.append(Entry(sent_s, time.monotonic(), model, outcome))
             if len(entries) == plan.connections:
                 print(_BEGUN, flush=True)
-            if outcome == "broken":
+            if outcome in ("broken", "unreachable"):
                 await asyncio.sleep(_PAUSE_S)
 
 
@@ -138,6 +141,8 @@ async def _outcome(client: httpx.AsyncClient, model: str, picture: bytes, expect
     try:
         answer = await client.post(f"/v1/models/{model}/predict", content=picture, headers=headers)
         return outcome_of(answer.status_code, answer.json(), expected, is_bad=is_bad)
+    except httpx.ConnectError:
+        return "unreachable"
     except httpx.TimeoutException:
         return "silent"
     except (httpx.HTTPError, ValueError):

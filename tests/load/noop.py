@@ -2,6 +2,7 @@
 
     python -m tests.load.noop
     python -m tests.load.noop --beside CHECKOUT     another state of the project takes turns, with its own server
+    python -m tests.load.noop --refused             a photograph of 38 KB to a model that refuses nearly all of them
 
 A JPEG of 2 KB to the fake backend, one HTTP process, the client on the same cores. Each round asks every server in
 turn: with 32 connections for requests per second and for the HTTP process's CPU per request, and with one for how much
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,6 +53,8 @@ _BODIES = 16
 _CONNECTIONS = 32
 _WARM_UP_S = 1.0
 _TIMEOUT_S = 10.0
+_SLOW = b"an image takes 100 ms"
+_SOON = (("deadline_ms", "150"),)  # what nobody behind another one can meet
 
 
 def small_jpegs() -> list[bytes]:
@@ -88,9 +91,11 @@ def bare_p50_ms(version_dir: Path, manifest: Manifest, bodies: Sequence[bytes], 
     return median(times_ms)
 
 
-def loaded(url: str, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Report:
+def loaded(
+    url: str, bodies: Sequence[bytes], in_flight: int, seconds: float, query: tuple[tuple[str, str], ...] = ()
+) -> Report:
     """A closed loop of `saccade bench`."""
-    endpoint, shape = endpoint_of(url), RequestShape()
+    endpoint, shape = endpoint_of(url), RequestShape(query=query)
     images = tuple(ImageFile(f"{index:02d}.jpg", "image/jpeg", body) for index, body in enumerate(bodies))
     session = Session(
         url=url,
@@ -122,34 +127,46 @@ class Turn:
 
     requests_per_s: float
     cpu_us: float  # of all HTTP processes, for each request
-    p50_ms: float  # with one request in flight
+    p50_ms: float  # with one request in flight; of refusals, of all
     client_cores: float
     failed: int
 
 
 def turn_of(subject: Subject, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Turn:
+    """A turn of answers."""
     single = loaded(subject.url, bodies, 1, seconds / 2)
+    turn = full_turn_of(subject, bodies, in_flight, seconds)
+    assert single.service is not None
+    return replace(turn, p50_ms=single.service.p50_ms, failed=single.failed + turn.failed)
+
+
+def refused_turn_of(subject: Subject, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Turn:
+    """A turn of refusals, among them the few requests that the model takes."""
+    return full_turn_of(subject, bodies, in_flight, seconds, _SOON)
+
+
+def full_turn_of(
+    subject: Subject, bodies: Sequence[bytes], in_flight: int, seconds: float, query: tuple[tuple[str, str], ...] = ()
+) -> Turn:
     before_s = subject.cpu_s()
-    full = loaded(subject.url, bodies, in_flight, seconds)
+    full = loaded(subject.url, bodies, in_flight, seconds, query)
     # The warm-up is in the CPU time, so its requests count as well.
     cpu_s = (subject.cpu_s() - before_s) * seconds / (seconds + _WARM_UP_S)
-    assert single.service is not None
+    latency = full.refusals or full.service
+    assert latency is not None
     return Turn(
-        full.throughput_rps,
-        cpu_s / full.requests * 1e6,
-        single.service.p50_ms,
-        full.client.cpu_cores,
-        single.failed + full.failed,
+        full.requests / seconds, cpu_s / full.requests * 1e6, latency.p50_ms, full.client.cpu_cores, full.failed
     )
 
 
-def run(rounds: int, seconds: float, api_processes: int, beside: Path | None) -> dict[str, Any]:
+def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *, refused: bool) -> dict[str, Any]:
     """Rounds in which the bare functions and every server have their turns."""
-    bodies, turns = small_jpegs(), list[dict[str, Turn]]()
+    bodies, turns = photographs() if refused else small_jpegs(), list[dict[str, Turn]]()
+    measured_turn = refused_turn_of if refused else turn_of
     bare: list[float] = []
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        version_dir = publish_fake(work / "repository", MODEL, 1)
+        version_dir = publish_fake(work / "repository", MODEL, 1, **({"content": _SLOW} if refused else {}))
         manifest = read_manifest(version_dir)[0]
         subjects: dict[str, Subject] = {}
         for name, checkout in (("here", ROOT), ("beside", beside)):
@@ -173,7 +190,7 @@ def run(rounds: int, seconds: float, api_processes: int, beside: Path | None) ->
             bare.append(bare_p50_ms(version_dir, manifest, bodies, seconds / 2))
             turns.append(
                 {
-                    name: turn_of(subject, bodies, _CONNECTIONS * len(subject.processes), seconds)
+                    name: measured_turn(subject, bodies, _CONNECTIONS * len(subject.processes), seconds)
                     for name, subject in subjects.items()
                 }
             )
@@ -241,10 +258,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--api-processes", type=int, default=1)
     parser.add_argument("--beside", type=Path, help="another checkout, whose server takes turns")
+    parser.add_argument("--refused", action="store_true", help="what a refusal costs")
     given = parser.parse_args()
     each_s = given.seconds / 2 + (3 if given.beside else 2) * (1.5 * given.seconds + 2 * (_WARM_UP_S + 1.0))
     print(f"about {given.rounds * each_s + 5:.0f} s", flush=True)
-    found = run(given.rounds, given.seconds, given.api_processes, given.beside)
+    found = run(given.rounds, given.seconds, given.api_processes, given.beside, refused=given.refused)
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 

@@ -2,6 +2,7 @@
 
     python -m tests.load.overload URL MODEL --images DIR            a server that is already there, as it is
     python -m tests.load.overload --simulated                       a server of its own, with a model of known cost
+    python -m tests.load.overload URL MODEL --images DIR --beside URL    two servers in turns, at the same rate
 
 Measures capacity first (a closed loop), then sends a multiple of it with a deadline, as clients would that do not know
 of each other. The limits are the project's own: exit code 1 when one is missed.
@@ -100,6 +101,22 @@ def measured(subject: Subject, asked: Asked, server: Server | None) -> Outcome:
     return Outcome(capacity, report, growth_mib)
 
 
+def in_turns(subjects: Sequence[Subject], asked: Asked, rounds: int) -> Iterator[tuple[float, list[Report]]]:
+    """By round, the capacity of the server that is first, and each one's report at a multiple of it."""
+    for number in range(rounds):
+        order = range(len(subjects)) if number % 2 == 0 else range(len(subjects) - 1, -1, -1)
+        capacity = capacity_rps(subjects[order[0]], asked)
+        found = {index: overloaded(subjects[index], asked, asked.times_capacity * capacity) for index in order}
+        yield capacity, [found[index] for index in sorted(found)]
+
+
+def row(report: Report, capacity: float) -> str:
+    """One line: goodput over capacity, p99 of answers and of refusals, share of requests that were answered 504."""
+    latency, refusals = (0.0 if each is None else each.p99_ms for each in (report.latency, report.refusals))
+    expired = sum(item.count for item in report.outcomes if item.status == 504) / report.requests
+    return f"{report.goodput_rps / capacity:.2f} x  {latency:5.0f} ms  {refusals:5.0f} ms  {expired:5.1%}"
+
+
 def failures(outcome: Outcome, asked: Asked) -> list[str]:
     """The limits that were missed, in words."""
     report, found = outcome.report, []
@@ -168,6 +185,8 @@ def main() -> int:
     parser.add_argument("model", nargs="?", default=SIMULATED)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--beside", metavar="URL", help="of another server with this model")
+    parser.add_argument("--rounds", type=int, default=5, help="with --beside")
     parser.add_argument("--objective-ms", type=float, default=200.0)
     parser.add_argument("--times", type=float, default=2.0, help="of capacity")
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -184,6 +203,13 @@ def main() -> int:
         processes=default_processes(core_count()),
         names_deadline=not given.no_deadline,
     )
+    if given.beside:
+        pictures = list(read_images(given.images))
+        subjects = [Subject(url, given.model, pictures) for url in (given.url, given.beside)]
+        print("goodput, p99 of answers, of refusals, 504: URL | --beside")
+        for capacity, reports in in_turns(subjects, asked, given.rounds):
+            print(f"{capacity:6.0f}/s  " + "  |  ".join(row(report, capacity) for report in reports), flush=True)
+        return 0
     with ExitStack() as stack:
         server, url, images = None, given.url, []
         if given.simulated:

@@ -12,15 +12,19 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from scipy.stats import theilslopes
 
 from saccade.models.contract.specs import Task
+from tests.load.chaos import left_by
 from tests.load.ledger import Entry, Plan, asking, counts, known_answers, p99_ms
 from tests.support.images import red_png
 from tests.support.server import Server, running_server, wait_until
@@ -39,26 +43,31 @@ _SEEN_AS: dict[str, tuple[str, ...]] = {
     "bad_request": ("rejected",),
     "refused": ("refused",),
 }
-_NOTICEABLE_MIB = 4.0  # a slope over a short run is noise below this rise
+_MINUTE_S, _FEWEST_MINUTES = 60.0, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the processes that are not killed take at one moment."""
+    """What the processes that are not killed take at one moment: supervisor first, then HTTP processes."""
 
     at_s: float
-    mib: float  # unique memory of HTTP processes and supervisor
-    descriptors: int  # of the same
+    mibs: tuple[float, ...]  # unique memory of each
+    descriptors: int  # of all
+
+    @property
+    def mib(self) -> float:
+        return sum(self.mibs)
 
 
 @dataclass(frozen=True, slots=True)
 class Soaked:
     samples: Sequence[Sample]
     entries: Sequence[Entry]
-    counted: dict[str, float]  # `saccade_requests_total` by outcome
+    counted: Mapping[str, float]  # `saccade_requests_total` by outcome
     slots_in_use: float
     versions: int
     kills: int
+    left: Sequence[str] = ()  # names in shared memory after the server's end
 
     @property
     def warm(self) -> list[Sample]:
@@ -66,28 +75,35 @@ class Soaked:
         return [each for each in self.samples if each.at_s >= start + _WARM_SHARE * (end - start)]
 
     @property
-    def slope_mib_h(self) -> float:
-        """Of a line through the samples behind the warm-up, as Theil and Sen draw it: the median of all slopes."""
-        at, mib = (np.array([getattr(each, name) for each in self.warm]) for name in ("at_s", "mib"))
-        first, second = np.triu_indices(len(at), 1)
-        return float(np.median((mib[second] - mib[first]) / (at[second] - at[first])) * 3600)
+    def slope_mib_h(self) -> tuple[float, float, float]:
+        """Of a line through the means of each minute behind the warm-up, as Theil and Sen draw it, and its interval.
 
-    @property
-    def rise_mib(self) -> float:
-        return self.slope_mib_h / 3600 * (self.warm[-1].at_s - self.warm[0].at_s)
+        Samples of a minute are alike, so that each of them alone would make the interval too narrow.
+        """
+        warm = self.warm
+        minute = np.array([(each.at_s - warm[0].at_s) // _MINUTE_S for each in warm])
+        at, mib = (np.array([getattr(each, name) for each in warm]) for name in ("at_s", "mib"))
+        means = [[values[minute == each].mean() for each in np.unique(minute)] for values in (mib, at)]
+        if len(means[0]) < _FEWEST_MINUTES:
+            return (float("nan"),) * 3
+        found = theilslopes(*means)
+        return tuple(float(3600 * each) for each in (found.slope, found.low_slope, found.high_slope))  # type: ignore[return-value]
 
 
 def complaints(soaked: Soaked) -> list[str]:
     """What was not so, in words."""
     seen, told = counts(soaked.entries), []
     told += [f"{seen[name]} requests {name}" for name in ("wrong", "failed", "broken", "silent") if seen.get(name)]
-    if soaked.slope_mib_h > MOST_SLOPE and soaked.rise_mib > _NOTICEABLE_MIB:
-        told.append(f"memory rises by {soaked.slope_mib_h:.1f} MiB an hour, asked {MOST_SLOPE}")
+    slope, low, high = soaked.slope_mib_h
+    if low > MOST_SLOPE:
+        told.append(f"memory rises by {slope:.1f} MiB an hour ({low:.1f} to {high:.1f}), asked {MOST_SLOPE}")
     grown = soaked.warm[-1].descriptors - soaked.warm[0].descriptors
     if grown > 0:
         told.append(f"{grown} file descriptors more than after the warm-up")
     if soaked.slots_in_use:
         told.append(f"{soaked.slots_in_use:.0f} slots in use at the end")
+    if soaked.left:
+        told.append(f"left in shared memory: {', '.join(soaked.left)}")
     for outcome, ours in _SEEN_AS.items():
         count = sum(seen.get(name, 0) for name in ours)
         # A client that left may have left before or after its outcome was counted.
@@ -106,12 +122,14 @@ def soaked(seconds: float, work: Path, connections: int) -> Soaked:
         known = {model: known_answers(server.client, model, pictures) for model in _TASKS}
         asked = len(pictures) * len(_TASKS)
         samples, versions, kills = [_sample(server)], 1, 0
+        counted = Counted(server)
         with asking(Plan(server.base_url, known, connections, 0.01, 0.01), work) as ended:
             start_s = time.monotonic()
             end_s, version_s, kill_s = start_s + seconds, start_s + _VERSION_S, start_s + _KILL_S
             while (now := time.monotonic()) < end_s:
                 if now >= version_s:
                     versions, version_s = versions + 1, now + _VERSION_S
+                    counted.read()
                     publish_fake(repository, _ROLLING, versions)
                     if versions > _KEPT_VERSIONS:
                         remove(repository / _ROLLING / str(versions - _KEPT_VERSIONS))
@@ -124,19 +142,41 @@ def soaked(seconds: float, work: Path, connections: int) -> Soaked:
             entries = ended()
         wait_until(server.is_ready, what="ready at the end")
         server.wait_idle()
-        counted = {name: server.outcomes(name) for name in ("ok", "bad_request", *_REFUSALS)}
-        counted["ok"] -= asked
-        counted["refused"] = sum(counted[name] for name in _REFUSALS)
-        return Soaked(samples, entries, counted, server.metric("saccade_slots_in_use"), versions, kills)
+        counted.read()
+        slots = server.metric("saccade_slots_in_use")
+    by_outcome = counted.by_outcome()
+    by_outcome["ok"] -= asked
+    by_outcome["refused"] = sum(by_outcome[name] for name in _REFUSALS)
+    return Soaked(samples, entries, by_outcome, slots, versions, kills, left_by(server))
+
+
+class Counted:
+    """`saccade_requests_total` as Prometheus has it: the series of versions that left keep their last value."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._seen: dict[tuple[str, ...], float] = {}
+
+    def read(self) -> None:
+        text = self._server.client.get("/metrics").text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "saccade_requests_total":
+                    self._seen[tuple(sample.labels[name] for name in ("outcome", "model", "version"))] = sample.value
+
+    def by_outcome(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for (outcome, *_), value in self._seen.items():
+            found[outcome] += int(value)
+        return found
 
 
 def _sample(server: Server) -> Sample:
-    mib, descriptors = 0.0, 0
+    mibs, descriptors = [], 0
     for process in (psutil.Process(server.process.pid), *server.api_processes()):
-        with suppress(psutil.Error):
-            mib += process.memory_full_info().uss / _MIB
-            descriptors += sum(not _is_connection(each) for each in Path(f"/proc/{process.pid}/fd").iterdir())
-    return Sample(time.monotonic(), mib, descriptors)
+        mibs.append(process.memory_full_info().uss / _MIB)
+        descriptors += sum(not _is_connection(each) for each in Path(f"/proc/{process.pid}/fd").iterdir())
+    return Sample(time.monotonic(), tuple(mibs), descriptors)
 
 
 def _is_connection(descriptor: Path) -> bool:
@@ -148,7 +188,8 @@ def _is_connection(descriptor: Path) -> bool:
 
 def _tell(sample: Sample, start_s: float, versions: int, kills: int) -> None:
     print(
-        f"{sample.at_s - start_s:6.0f} s  {sample.mib:6.1f} MiB  {sample.descriptors} descriptors  "
+        f"{sample.at_s - start_s:6.0f} s  {sample.mib:6.2f} MiB ({' '.join(f'{each:.2f}' for each in sample.mibs)})  "
+        f"{sample.descriptors} descriptors  "
         f"{versions} versions  {kills} kills",
         file=sys.stderr,
         flush=True,
@@ -163,10 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = soaked(60 * given.minutes, Path(folder), given.connections)
     told = complaints(found)
+    slope, low, high = found.slope_mib_h
     print(
         f"{given.minutes:g} minutes, {found.versions} versions, {found.kills} killed workers: {counts(found.entries)}, "
         f"p99 {p99_ms(found.entries):.0f} ms; memory {found.warm[0].mib:.1f} -> {found.warm[-1].mib:.1f} MiB after the "
-        f"warm-up ({found.slope_mib_h:+.1f} MiB an hour), descriptors {found.warm[0].descriptors} -> "
+        f"warm-up ({slope:+.1f} MiB an hour, {low:+.1f} to {high:+.1f}), descriptors {found.warm[0].descriptors} -> "
         f"{found.warm[-1].descriptors}"
     )
     print("; ".join(told) or "kept")

@@ -56,6 +56,7 @@ _TASKS: dict[Task, Document] = {
     Task.SEGMENT: {"task": "segment", "background_id": 0},
     Task.INSTANCES: {"task": "segment-instances"},  # the number of rows goes with the source's masks
     Task.EMBED: {"task": "embed"},
+    Task.IMAGE: {"task": "image"},
 }
 
 
@@ -63,6 +64,8 @@ def labels_of(entry: Entry) -> tuple[str, ...]:
     """The digits, behind a background where the library's networks of that kind have one."""
     if entry.trained is not None:
         return entry.trained.labels
+    if entry.task is Task.IMAGE:
+        return ("pictures",)
     if entry.task is Task.SEGMENT:
         return ("background", *CLASS_NAMES)
     if entry.task.has_boxes and entry.source.startswith("torchvision/"):
@@ -77,7 +80,7 @@ def recipe_document(entry: Entry, weights: str | None, variants: Sequence[Varian
         "model": entry.id,
         "source": source_document(entry),
         "weights": weights,
-        "task": _fitting(_TASKS[entry.task], len(labels_of(entry))),
+        "task": _fitting(_TASKS[entry.task], len(labels_of(entry))) | dict(entry.task_words),
         "labels": list(labels_of(entry)),
         "variants": list(variants),
     }

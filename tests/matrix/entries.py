@@ -23,6 +23,7 @@ class Entry:
     source: str  # as in a recipe
     task: Task = Task.CLASSIFY
     arguments: Sections = field(default_factory=dict)  # of the source, besides the number of classes
+    task_words: Sections = field(default_factory=dict)  # of the recipe's `task`, where the source does not say them
     preprocess: Sections = field(default_factory=dict)  # where the library's own size is needlessly heavy
     saved_from: str = ""  # source whose network is saved as the .onnx or .pt2 file of this one
     trained: TrainedFile | None = None  # file of a package that is this one's
@@ -35,7 +36,7 @@ class Entry:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
         # The same network may also be a row of another task.
-        name += {Task.INSTANCES: "-instances", Task.EMBED: "-embed"}.get(self.task, "")
+        name += {Task.INSTANCES: "-instances", Task.EMBED: "-embed", Task.IMAGE: "-image"}.get(self.task, "")
         slug = _OUR_MODULES.sub("ours-", name.lower()).replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
@@ -191,6 +192,59 @@ _EMBEDDERS: tuple[Entry, ...] = (
     _transformers("Embedders", "resnet", task=Task.EMBED, preprocess=_square(224)),
 )
 
+# Depth and enlargement in the sizes of small networks.
+_SMALL_DEPTH: Sections = {"neck_hidden_sizes": [24, 48, 96, 192], "fusion_hidden_size": 64}
+_STAGES: Sections = {"out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
+_PICTURES: tuple[Entry, ...] = (
+    _transformers(
+        "Pictures",
+        "dpt",
+        task=Task.IMAGE,
+        arguments={**_SMALL_SIDE, **_SMALL_DEPTH, "image_size": 224, "backbone_out_indices": [0, 1, 2, 3]},
+        preprocess=_square(224),
+    ),
+    _transformers(
+        "Pictures",
+        "depth_anything",
+        task=Task.IMAGE,
+        arguments={
+            **_SMALL_DEPTH,
+            "backbone_config": {
+                **{"model_type": "dinov2", "hidden_size": 192, "num_attention_heads": 3, "num_hidden_layers": 4},
+                **{"image_size": 224, "patch_size": 14, **_STAGES},
+            },
+            "reassemble_hidden_size": 192,
+        },
+        preprocess=_square(224),
+    ),
+    _transformers(
+        "Pictures",
+        "swin2sr",
+        task=Task.IMAGE,
+        arguments={
+            **{"image_size": 128, "embed_dim": 48, "depths": [2, 2], "num_heads": [3, 3], "window_size": 8},
+            **{"upscale": 2, "upsampler": "pixelshuffledirect"},
+        },
+        preprocess={"width": 128, "height": 128, "fit": "tile"},
+        is_representative=True,
+    ),
+    _transformers("Pictures", "glpn", task=Task.IMAGE, preprocess=_square(224)),
+    _ours(
+        "Pictures",
+        "saccade.models.networks.restoration:denoiser",
+        task=Task.IMAGE,
+        task_words={"picture": "rgb"},
+        preprocess={"width": 256, "height": 256, "fit": "tile"},
+    ),
+    _ours(
+        "Pictures",
+        "saccade.models.networks.restoration:super_resolution",
+        task=Task.IMAGE,
+        task_words={"picture": "rgb", "scale": 2},
+        preprocess={"width": 128, "height": 128, "fit": "tile"},
+    ),
+)
+
 _OURS: tuple[Entry, ...] = (
     _ours("ResNet-style classifier", "saccade.models.networks.resnet:digits_classifier", preprocess=_square(64)),
     _ours(
@@ -287,7 +341,7 @@ DRAWN: tuple[Entry, ...] = (
 )
 
 ENTRIES: tuple[Entry, ...] = (
-    *(*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_EMBEDDERS),
+    *(*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_EMBEDDERS, *_PICTURES),
     *(*_OURS, *_FILES, *_TRAINED, *DRAWN),
 )
 

@@ -125,6 +125,7 @@ def _asked(url: str, manifest: Manifest, sample: Sample) -> dict[str, Any]:
         Task.INSTANCES: ("score_threshold", "mask_format"),
         Task.SEGMENT: ("mask_format",),
         Task.EMBED: ("encoding",),
+        Task.IMAGE: ("image_format",),
     }
     response = httpx.post(
         f"{url}/v1/models/{manifest.model}/predict",

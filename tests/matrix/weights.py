@@ -81,7 +81,21 @@ def enlivened(built: Built, size: tuple[int, int]) -> nn.Module:
     for layer in built.ranking:
         _spread(layer, _outputs_while(built.call, images, [layer])[layer])
     _spread_classes(network, built.call, images, built.classes)
+    _lighten(network, built.call, images)
     return network
+
+
+def _lighten(network: nn.Module, call: Call, images: Tensor) -> None:
+    """Depths end in a ReLU, which makes untrained ones 0: those of the last layer get a spread of 1 around 4."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.out_channels == 1]
+    if "DepthEstimation" not in type(network).__name__ or not layers:
+        return
+    last = layers[-1]
+    found = _outputs_while(call, images, [last])[last]
+    assert last.bias is not None
+    factor = 1.0 / found.std()
+    last.weight.mul_(factor)
+    last.bias.copy_(last.bias * factor + 4.0 - found.mean() * factor)
 
 
 def noise_images(size: tuple[int, int]) -> Tensor:
@@ -246,6 +260,10 @@ def transformers_class(name: str, task: Task) -> str:
         Task.DETECT: modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
         Task.SEGMENT: segmenters,
         Task.INSTANCES: segmenters,
+        Task.IMAGE: {
+            **modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
+            **modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES,
+        },
         Task.EMBED: {
             **modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES,
             **modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,

@@ -13,13 +13,14 @@ from PIL import Image
 from saccade.models.contract.specs import Task
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
-from tests.support.versions import EXPLANATION, manifest_for, publish, publish_fake, with_extras
+from tests.support.versions import EXPLANATION, UNFAMILIARITY, manifest_for, publish, publish_fake, with_extras
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("repository")
     publish(root, with_extras(manifest_for("digits", 1), EXPLANATION))
+    publish(root, with_extras(manifest_for("wary", 1), EXPLANATION, UNFAMILIARITY))
     publish(root, with_extras(manifest_for("finder", 1, Task.DETECT), EXPLANATION))
     publish_fake(root, "plain", 1)
     with running_server(root, tmp_path_factory.mktemp("server")) as running:
@@ -94,3 +95,26 @@ def test_the_open_inference_protocol_gives_the_output_by_its_name(server: Server
     assert (output["shape"], set(output["data"])) == ([1, 4, 4], {7.0})
     refused = server.client.post("/v2/models/plain/infer", json=asked)
     assert "unexpected inference output 'explanation'" in refused.json()["error"]
+
+
+def test_trust_says_whether_each_picture_is_familiar(server: Server) -> None:
+    files = [("image", (f"{red}.png", red_png(red))) for red in (0, 9)]  # the fake backend's score is the red
+    answer = server.client.post("/v1/models/wary/predict", files=files, params={"trust": "true", "explain": "grid"})
+    trusts = [each["trust"] for each in answer.json()["predictions"]]
+    assert trusts == [
+        {"score": 0.0, "threshold": 1.0, "familiar": True},
+        {"score": 9.0, "threshold": 1.0, "familiar": False},
+    ]
+    exposed = server.client.get("/metrics").text
+    assert 'saccade_unfamiliar_ratio_sum{model="wary",version="1"} 1.0' in exposed
+    assert 'saccade_unfamiliar_ratio_count{model="wary",version="1"} 2.0' in exposed
+
+
+def test_trust_is_left_out_of_answers_that_did_not_ask(server: Server) -> None:
+    assert "trust" not in predict(server, "wary") | predict(server, "wary", trust="false")
+
+
+def test_trust_without_fitted_statistics_is_refused_in_words(server: Server) -> None:
+    answer = server.client.post("/v1/models/digits/predict", content=red_png(200), params={"trust": "true"})
+    assert answer.status_code == 422
+    assert "digits/1 cannot tell unfamiliar pictures: it was exported without it" in answer.json()["detail"]

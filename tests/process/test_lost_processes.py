@@ -53,6 +53,12 @@ def is_replaced(server: Server, before: float) -> bool:
     return restarts(server) == before + 1 and server.is_ready()
 
 
+def arenas(server: Server) -> int:
+    """Shared memories for slots that the HTTP process has."""
+    (process,) = server.api_processes()
+    return sum("saccade-slots" in str(each.readlink()) for each in Path(f"/proc/{process.pid}/fd").iterdir())
+
+
 def test_all_three_models_are_ready(server: Server) -> None:
     for model in ("classifier", "detector", "segmenter"):
         version = server.version(model, 1)
@@ -74,6 +80,7 @@ def test_a_killed_worker_costs_only_its_requests_and_comes_back(server: Server) 
     assert all("retry shortly" in answer.json()["detail"] for answer in answers)
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")
+    wait_until(lambda: arenas(server) == 1, what="the slots that the lost worker shared are given back")
     assert server.worker().pid != worker.pid
     assert red_of(server.predict("classifier", red_png(70)).json()["predictions"][0]) == 70
     server.wait_idle()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from tests.support.object_store import (
     upload,
 )
 from tests.support.ports import free_port
-from tests.support.server import ROOT, Server, clean_environment, run_saccade, running_server, wait_until
+from tests.support.server import Server, run_saccade, running_server, wait_until
 from tests.support.traffic import flowing
 from tests.support.versions import publish_fake
 
@@ -146,23 +144,29 @@ def test_an_address_without_a_bucket_refuses_the_start(object_store: ObjectStore
 def test_a_first_start_waits_for_a_store_that_cannot_be_read_and_says_why(
     object_store: ObjectStoreServer, source: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--port", "0", "--backend", "fake", "--tuning", "off", "--repository-poll-ms", "100"]
-    command = [sys.executable, "-m", "saccade.service", "serve", "--repository", "s3://late/vision", *arguments]
-    log_path = tmp_path / "server.log"
-    with log_path.open("wb") as log:
-        environment = clean_environment(object_store.environment)
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        wait_until(lambda: "404 Not Found: no such bucket" in log_path.read_text(), what="it says what is wrong")
-        assert process.poll() is None
+    environment = object_store.environment
+    with running_server(Path("s3://late/vision"), tmp_path, wait=False, environment=environment) as server:
+        wait_until(lambda: "404 Not Found: no such bucket" in server.logs(), what="it says what is wrong")
+        assert server.client.get("/health/live").json() == {"status": "ok", "reason": ""}
+        assert server.client.get("/health/startup").status_code == 200, "a restart would not help"
+        waiting = server.readiness()
+        assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "5")
+        assert "no such bucket" in waiting.json()["reason"]
+        assert answering(server) is None
 
         object_store.make_bucket("late")
         upload(publish_fake(source, "cat", 1), store_at("s3://late/vision"))
-        wait_until(lambda: "version_ready" in log_path.read_text(), 40.0, what="it serves what has come")
-    finally:
-        process.terminate()
-        process.wait(40.0)
-    assert SECRET not in log_path.read_text()
+        wait_until(server.is_ready, 40.0, what="it serves what has come")
+        assert answering(server) == "1"
+        assert SECRET not in server.logs()
+
+
+def test_a_server_that_waits_for_its_store_ends_by_sigterm(object_store: ObjectStoreServer, tmp_path: Path) -> None:
+    with running_server(Path("s3://late/vision"), tmp_path, wait=False, environment=object_store.environment) as server:
+        wait_until(lambda: "no such bucket" in server.readiness().text, what="it waits")
+        server.terminate()
+
+        assert server.wait() == 0
 
 
 def test_a_store_that_hangs_delays_no_start_for_long_and_is_told(

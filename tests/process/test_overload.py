@@ -86,10 +86,13 @@ def test_wait_is_refused_before_the_body_is_read_and_the_connection_goes_on(slow
         assert int(headers["retry-after"]) >= 1
         assert "connection" not in headers
         client.send(image)  # dropped
+        client.send_head(*head)
+        assert client.receive()[0] == 429, "by the parser, a moment after the first refusal"
+        client.send(image)
         client.send_head("/v1/models/slow/predict", f"Content-Length: {len(image)}")
         client.send(image)
         assert client.receive()[0] == 200
-    assert slow.metric("saccade_shed_total", reason="wait") == shed + 1
+    assert slow.metric("saccade_shed_total", reason="wait") == shed + 2
     slow.wait_idle()
 
 

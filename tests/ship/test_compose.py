@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from saccade.export.publish.samples import SAMPLES_DIR
+from saccade.models.contract.specs import Task
 from saccade.service.api.tracing.setup import is_asked_for
+from saccade.service.cli.bench import bench
 from saccade.service.settings import Settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +106,20 @@ def test_gpu_server_runs_only_when_asked_for_and_beside_the_other_one() -> None:
     assert service["profiles"] == ["gpu"]
     assert set(service["ports"]).isdisjoint(SERVICES["saccade"]["ports"])
     assert settings_from(service["environment"]).device == "cuda:0"
+
+
+def test_load_is_options_that_the_command_has_and_pictures_that_the_first_start_writes() -> None:
+    service, models = SERVICES["load"], SERVICES["models"]
+    program, url, model, *options = service["command"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in options)
+    known = {option.name.replace("_", "-") for option in bench.params if option.name is not None}
+
+    assert (program, service["profiles"]) == ("bench", ["load"])
+    assert urlsplit(url).hostname in SERVICES
+    assert f"models/recipes/{model}.yaml" in models["command"]
+    assert set(given) <= known
+    assert given["images"] == f"{service['volumes'][0]['target']}/{SAMPLES_DIR}/{Task.DETECT.value}"
+    assert service["volumes"][0]["source"] == models["volumes"][0]["source"]
 
 
 def test_traced_server_sends_to_jaeger_and_its_image_has_the_extra() -> None:

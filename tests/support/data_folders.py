@@ -95,6 +95,7 @@ def recipe_of(
         Task.DETECT: {"max_detections": 10},
         Task.SEGMENT: {},
         Task.EMBED: {"dim": 4},
+        Task.IMAGE: {"picture": "rgb"},
         Task.INSTANCES: {
             "max_detections": 10,
             "masks": {"form": "prototypes", "channels": 4, "width": 8, "height": 8},

@@ -12,8 +12,13 @@ from tests.support.versions import SIDE
 _OPSET = min(21, onnx_opset_version())
 
 
-def _model(nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], constants: dict[str, np.ndarray]) -> bytes:
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", SIDE, SIDE, 3])
+def _model(
+    nodes: list[onnx.NodeProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: dict[str, np.ndarray],
+    side: int = SIDE,
+) -> bytes:
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", side, side, 3])
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", [images], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
@@ -77,6 +82,22 @@ def embedder_graph() -> bytes:
         "least": np.array(1e-6, np.float32),
     }
     return _model(nodes, [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3])], constants)
+
+
+def image_graph(side: int = SIDE, scale: int = 1) -> bytes:
+    """The picture blurred over 3x3 pixels, black beyond its border; each pixel repeated `scale` times on both sides."""
+    kernel = np.zeros((3, 3, 3, 3), np.float32)
+    kernel[range(3), range(3)] = np.float32(1 / 9 / 255)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel"], ["blurred"], pads=[1, 1, 1, 1]),
+        helper.make_node("Resize", ["blurred", "", "scales"], ["large"], mode="nearest"),
+        helper.make_node("Transpose", ["large"], ["image"], perm=[0, 2, 3, 1]),
+    ]
+    constants = {"kernel": kernel, "scales": np.array([1, 1, scale, scale], np.float32)}
+    output = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", side * scale, side * scale, 3])
+    return _model(nodes, [output], constants, side)
 
 
 BOX = (8.0, 12.0, 24.0, 20.0)  # what the detector finds first, model pixels
@@ -190,3 +211,15 @@ def slowed(graph: bytes, sines: int = 20) -> bytes:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def depth_graph() -> bytes:
+    """A tenth of each pixel's red."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "last"], ["depth"], keepdims=0),
+    ]
+    constants = {"weights": np.array([0.1, 0, 0], np.float32), "last": np.array([3], np.int64)}
+    output = helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["n", SIDE, SIDE])
+    return _model(nodes, [output], constants)

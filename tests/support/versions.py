@@ -40,6 +40,9 @@ EXPLANATION = ExtraOutput(
     output=TensorSpec(name="explanation", dtype="float32", shape=(4, 4)),
     method="class activation",
 )
+UNFAMILIARITY = ExtraOutput(
+    kind=ExtraKind.TRUST, output=TensorSpec(name="unfamiliarity", dtype="float32", shape=()), method="gaussian"
+)
 DIGITS = tuple("0123456789")
 
 _SPECS = {
@@ -52,6 +55,7 @@ _SPECS = {
         masks=MaskSpec(form="prototypes", channels=2, width=SIDE // 4, height=SIDE // 4),
     ),
     Task.EMBED: TaskSpec(task=Task.EMBED, dim=3),
+    Task.IMAGE: TaskSpec(task=Task.IMAGE, picture="rgb"),
 }
 _METRICS = {
     Task.CLASSIFY: "top1",
@@ -59,6 +63,7 @@ _METRICS = {
     Task.SEGMENT: "miou",
     Task.INSTANCES: "mask_map",
     Task.EMBED: "recall_at_1",
+    Task.IMAGE: "ssim",
 }
 
 
@@ -81,10 +86,14 @@ def manifest_for(
     allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8),
     batchable: bool = True,
     judged: bool = True,
+    spec: TaskSpec | None = None,
+    preprocess: PreprocessSpec | None = None,
 ) -> Manifest:
     """A manifest with one variant, fp32 in model.onnx."""
     unjudged = GateCheck(name=UNJUDGED, passed=True, value="parity", limit=None, detail="no labels")
-    preprocess = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch" if task is Task.CLASSIFY else "letterbox")
+    fit = "stretch" if task is Task.CLASSIFY else "letterbox"
+    preprocess = preprocess or PreprocessSpec.model_validate({"width": SIDE, "height": SIDE, "fit": fit})
+    spec = spec or _SPECS[task]
     metric = MetricFigure(name=_METRICS[task], value=0.9, ci_low=0.88, ci_high=0.92, split="test", images=100)
     variant = Variant(
         name="fp32",
@@ -110,11 +119,11 @@ def manifest_for(
         created="2026-01-01T00:00:00Z",
         source="test",
         weights="random",
-        task=_SPECS[task],
+        task=spec,
         labels=("background", *DIGITS) if task is Task.SEGMENT else DIGITS,
         preprocess=preprocess,
         input=input_tensor(preprocess),
-        outputs=output_tensors(_SPECS[task], preprocess),
+        outputs=output_tensors(spec, preprocess),
         batchable=batchable,
         not_batchable_reason="" if batchable else "rows of a batch change each other",
         allowed_batch_sizes=allowed_batch_sizes if batchable else (1,),

@@ -2,7 +2,8 @@
 
 `blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
 `layers.py` what each layer became, `mistakes.py` where answers are wrong, `slices.py` and `corruptions.py` on which
-pictures, `explanations.py` what networks look at, `lineage.py` what everything was made of.
+pictures, `explanations.py` what networks look at, `trust.py` which pictures are unfamiliar, `lineage.py` what
+everything was made of.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from saccade.export.reports.sections.lineage import lineage_section, proof_secti
 from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section
 from saccade.export.reports.sections.slices import slice_section
 from saccade.export.reports.sections.speed import latency_section, tradeoff_section
+from saccade.export.reports.sections.trust import trust_section
 from saccade.export.reports.sections.verdicts import gate_section, verdict_section
 
 _SECTIONS = (
@@ -30,6 +32,7 @@ _SECTIONS = (
     latency_section,
     mistake_section,
     explanation_section,
+    trust_section,
     proof_section,
     lineage_section,
 )

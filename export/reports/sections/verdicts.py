@@ -48,7 +48,7 @@ def verdict_section(report: ExportReport) -> Section:
     else:
         header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
         blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
-        blocks += [*_operating_blocks(report), *_retrieval_blocks(report)]
+        blocks += [*_operating_blocks(report), *_retrieval_blocks(report), *_picture_blocks(report)]
         if report.unmeasured_labels():
             blocks.append(Text(f"No test picture shows {report.unmeasured_labels()}: nothing is known of them.", "bad"))
     # Below the table: beside it nobody would see them on a phone.
@@ -121,6 +121,32 @@ def _retrieval_blocks(report: ExportReport) -> list[Block]:
         if found is not None
     )
     return [Text(text), Table(header, rows)]
+
+
+def _picture_blocks(report: ExportReport) -> list[Block]:
+    """How near each variant's pictures are to their targets; nothing for other tasks, and without targets."""
+    measured = [(each.qualify.variant, each.qualify.pictures) for each in report.variants]
+    reference = next((each.qualify.reference for each in report.variants if each.qualify.reference), None)
+    eager = None if reference is None else reference.pictures
+    if eager is None or not report.thresholds.needs_labels:
+        return []
+    if eager.absolute_relative_error is not None:
+        text = (
+            "Mean of |depth - truth| / truth over pixels whose depth is known, after depths were brought to the truth "
+            "by factor and offset; the metric depth_accuracy is 1 minus that of each picture."
+        )
+        rows = tuple(
+            (name, f"{found.absolute_relative_error:.4f}")
+            for name, found in (("eager", eager), *measured)
+            if found is not None and found.absolute_relative_error is not None
+        )
+        return [Text(text), Table(("variant", "absolute relative error"), rows)]
+    pairs = tuple(
+        (name, f"{found.psnr:.2f} dB", f"{found.ssim:.4f}")
+        for name, found in (("eager", eager), *measured)
+        if found is not None and found.psnr is not None
+    )
+    return [Text("Means over the test pictures, each against its target."), Table(("variant", "PSNR", "SSIM"), pairs)]
 
 
 def gate_section(report: ExportReport) -> Section:

@@ -85,6 +85,17 @@ def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, 
     return headers
 
 
+def answer_headers(
+    content_type: bytes, body: bytes, request_id: str, extra: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *extra,
+    ]
+
+
 async def send_answer(
     send: Send,
     status: int,
@@ -94,12 +105,7 @@ async def send_answer(
     server_timing: str | None,
     extra: list[tuple[bytes, bytes]] | None = None,
 ) -> None:
-    headers = [
-        (b"content-type", content_type),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *(extra or ()),
-    ]
+    headers = answer_headers(content_type, body, request_id, extra or [])
     if server_timing is not None:
         headers.append((b"server-timing", server_timing.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -5,12 +5,16 @@ While the process drains, every answer closes its connection, so that clients op
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 
 
 class HttpConventions:
@@ -29,6 +33,8 @@ class HttpConventions:
             return
         if self._is_draining():
             send = _closing(send)
+        if _SLASH.search(scope["raw_path"]):
+            scope = {**scope, "path": _path_without_slash(scope["raw_path"])}
         path: str = scope["path"]
         if self._root_path:
             if path == self._root_path:
@@ -60,6 +66,11 @@ class HttpConventions:
         if not methods:
             return self._app
         return Response(status_code=204, headers={"Allow": allowed_methods(methods)})
+
+
+def _path_without_slash(raw_path: bytes) -> str:
+    """An encoded slash separates nothing, or else what a proxy allows by path would be more than it means to."""
+    return "%2f".join(unquote(part.decode("ascii")) for part in _SLASH.split(raw_path))
 
 
 def allowed_methods(methods: set[str]) -> str:

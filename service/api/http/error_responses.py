@@ -14,10 +14,13 @@ from saccade.service.errors import (
     BadRequest,
     ClientLeft,
     DeadlineExceeded,
+    Draining,
     InferenceFailed,
     NotFound,
+    NotReady,
     Overloaded,
     PayloadTooLarge,
+    PictureTooLarge,
     SaccadeError,
     Unavailable,
     Unprocessable,
@@ -33,6 +36,7 @@ _TABLE: tuple[tuple[type[SaccadeError], int, str, Outcome], ...] = (
     (Forbidden, 403, "Key refused", Outcome.BAD_REQUEST),
     (UnsupportedMedia, 415, "Unsupported media type", Outcome.BAD_REQUEST),
     (PayloadTooLarge, 413, "Payload too large", Outcome.BAD_REQUEST),
+    (PictureTooLarge, 413, "Payload too large", Outcome.BAD_REQUEST),
     (BadParameter, 422, "Bad parameter", Outcome.BAD_REQUEST),
     (Unprocessable, 422, "Image cannot be used", Outcome.BAD_REQUEST),
     (BadRequest, 400, "Malformed request", Outcome.BAD_REQUEST),
@@ -44,14 +48,15 @@ _TABLE: tuple[tuple[type[SaccadeError], int, str, Outcome], ...] = (
     (InferenceFailed, 500, "Inference failed", Outcome.ERROR),
 )
 _OURS = (500, "Internal error", Outcome.ERROR)
+_ROWS: dict[type[SaccadeError], tuple[int, str, Outcome]] = {}  # what the table says of each class, once found
 
 
 def status_of(error: SaccadeError) -> tuple[int, str, Outcome]:
     """HTTP status, title and outcome of an error."""
-    for kind, status, title, outcome in _TABLE:
-        if isinstance(error, kind):
-            return status, title, outcome
-    return _OURS
+    kind = type(error)
+    if kind not in _ROWS:
+        _ROWS[kind] = next((row[1:] for row in _TABLE if isinstance(error, row[0])), _OURS)
+    return _ROWS[kind]
 
 
 def titles_by_status() -> dict[int, list[str]]:
@@ -91,3 +96,18 @@ def retry_after(error: SaccadeError) -> str | None:
     if isinstance(error, Overloaded | Unavailable):
         return str(max(1, math.ceil(error.retry_after_s)))
     return None
+
+
+def shed_reason(error: SaccadeError) -> str | None:
+    """Why a request was refused for want of room or readiness, as metrics name it; None for other errors."""
+    match error:
+        case Overloaded():
+            return error.what
+        case DeadlineExceeded():
+            return "deadline"
+        case Draining():
+            return "draining"
+        case NotReady():
+            return "not_ready"
+        case _:
+            return None

@@ -49,17 +49,11 @@ class Body:
         self._limits = limits
         self._taken_bytes = 0
         self._made_bytes = 0
-        self._is_begun = False
+        self._is_begun = self._is_late = False
 
     def can_be_dropped(self, content_length: bytes | None) -> bool:
         """Whether the connection may go on after an answer to a body that was not read: it is dropped as it comes."""
-        if self._is_begun:
-            return True
-        return (
-            content_length is not None
-            and content_length.isdigit()
-            and int(content_length) <= self._limits.max_body_bytes
-        )
+        return not self._is_late and (self._is_begun or can_be_dropped(content_length, self._limits))
 
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
@@ -75,6 +69,7 @@ class Body:
                     return content
                 return await self._read_on(first, receive)
         except TimeoutError as error:
+            self._is_late = True
             raise BadRequest(f"the body did not arrive within {self._limits.timeout_s:g} s") from error
 
     async def _read_on(self, message: MutableMapping[str, Any], receive: Receive) -> bytes:
@@ -110,6 +105,11 @@ class Body:
                 f"the body has {size_bytes:,} bytes or more, at most {self._limits.max_body_bytes:,} are allowed: "
                 "send smaller images, or raise SACCADE_MAX_BODY_BYTES"
             )
+
+
+def can_be_dropped(content_length: bytes | None, limits: BodyLimits) -> bool:
+    """Whether a body of which nothing was read is short enough to be dropped as it comes."""
+    return content_length is not None and content_length.isdigit() and int(content_length) <= limits.max_body_bytes
 
 
 def _declared_bytes(content_length: bytes | None) -> int:

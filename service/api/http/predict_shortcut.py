@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TypedDict, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,11 +17,25 @@ _PREDICT = re.compile(r"/v1/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]
 _INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 
 
+class PathNames(TypedDict):
+    """What a path names; version and label are None where it does not."""
+
+    model: str
+    version: str | None
+    label: str | None
+
+
 @lru_cache(_KEPT_PATHS)
 def _names_in(path: str) -> tuple[bool, dict[str, str | None]] | None:
     """Whether a path is one of infer, and its model, version and label; None for others than infer and predict."""
     match = _PREDICT.fullmatch(path) or _INFER.fullmatch(path)
     return None if match is None else (match.re is _INFER, match.groupdict())
+
+
+def predict_names_in(path: str) -> PathNames | None:
+    """Model, version and label in a path of predict; None for every other path."""
+    found = _names_in(path)
+    return None if found is None or found[0] else cast("PathNames", found[1])
 
 
 class PredictShortcut:

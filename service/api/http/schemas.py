@@ -63,6 +63,9 @@ class PredictParameters(BaseModel):
     embedding_dtype: Literal["float32", "float16"] | None = Field(
         None, description="embed: type of the vector's numbers, little-endian in base64"
     )
+    image_format: Literal["png", "webp", "raw"] | None = Field(
+        None, description="image: how the picture is written; raw: its numbers' bytes, rows first, colours last"
+    )
     deadline_ms: float | None = Field(None, ge=0, description="answer within this time or 504")
     variant: str | None = Field(None, description="pins the variant; any that is loaded")
     allow_cheaper: bool | None = Field(None, description="false: never a cheaper variant, however long the wait")
@@ -70,6 +73,7 @@ class PredictParameters(BaseModel):
         None, description="adds where the network looked: an 8-bit grid with its place, or a grey PNG over the picture"
     )
     quality: bool | None = Field(None, description="true: the answer says how good the picture is")
+    trust: bool | None = Field(None, description="true: adds how unlike the pictures of its export each picture is")
 
 
 class PredictRequest(BaseModel):
@@ -87,6 +91,14 @@ class ClassScore(BaseModel):
     label: str
     class_id: int
     score: float
+
+
+class Trust(BaseModel):
+    """How unlike the pictures of the version's export the picture is: 95 of 100 pictures like those are familiar."""
+
+    score: float = Field(description="distance of its features, from 0; scaled by the threshold")
+    threshold: float = Field(description="scores above it are unfamiliar")
+    familiar: bool = Field(description="false: the network was made for other pictures, so check the answer")
 
 
 class Explanation(BaseModel):
@@ -118,6 +130,7 @@ class ReadPicture(BaseModel):
     warning: str | None = Field(None, description="only where the picture is damaged: why parts of it may be lost")
     explanation: Explanation | None = Field(None, description="only where the request said `explain`")
     quality: PictureQuality | None = Field(None, description="only where it was asked for, or SACCADE_QUALITY says so")
+    trust: Trust | None = Field(None, description="only where the request said `trust`")
 
 
 class Classification(ReadPicture):
@@ -186,6 +199,38 @@ class Embedding(ReadPicture):
     embedding: Vector
 
 
+class WrittenImage(BaseModel):
+    """The picture that the network made, `base64` of a file in `format`."""
+
+    width: int
+    height: int
+    format: Literal["png", "webp", "raw"]
+    base64: str
+    dtype: Literal["uint8"] | None = Field(None, description="raw: type of the numbers")
+    shape: list[int] | None = Field(None, description="raw: rows, columns and colours")
+
+
+class WrittenDepth(BaseModel):
+    """A number per pixel. Of a PNG's 16-bit samples it is `offset + scale * sample`."""
+
+    width: int
+    height: int
+    format: Literal["png", "raw"]
+    base64: str
+    scale: float | None = Field(None, description="png")
+    offset: float | None = Field(None, description="png")
+    dtype: Literal["float32"] | None = Field(None, description="raw: type of the numbers, little-endian")
+    shape: list[int] | None = Field(None, description="raw: rows and columns")
+
+
+class MadePicture(ReadPicture):
+    image: WrittenImage
+
+
+class MadeDepth(ReadPicture):
+    depth: WrittenDepth
+
+
 class TimingsMs(BaseModel):
     decode: float
     queue: float
@@ -202,7 +247,9 @@ class PredictAnswer(BaseModel):
     variant: str
     request_id: str
     # Instances before Detection: generated clients take the first that fits.
-    predictions: list[Classification | Instances | Detection | Segmentation | Embedding | FailedImage]
+    predictions: list[
+        Classification | Instances | Detection | Segmentation | Embedding | MadePicture | MadeDepth | FailedImage
+    ]
     timings_ms: TimingsMs
 
 
@@ -333,7 +380,7 @@ class ServingInfo(BaseModel):
 
 class ModelInfo(BaseModel):
     name: str
-    task: Literal["classify", "detect", "segment", "segment-instances", "embed"] | None
+    task: Literal["classify", "detect", "segment", "segment-instances", "embed", "image"] | None
     labels: dict[str, str] = Field(description="traffic labels and the versions they name")
     class_labels: list[str]
     default_version: str | None

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,27 +23,28 @@ from starlette.types import Receive, Scope, Send
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
-from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer
+from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.client_watch import DisconnectWatch
 from saccade.service.api.http.content_encoding import decoded_body
-from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, status_of
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, shed_reason, status_of
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
+from saccade.service.api.http.picture_bodies import accepted_picture, as_accepted, picture_headers, picture_type
+from saccade.service.api.http.predict_shortcut import PathNames
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
+from saccade.service.api.tiled_predictor import TiledPredictor
 from saccade.service.api.tracing.request_trace import TRACE_SCOPE
 from saccade.service.core import Outcome
 from saccade.service.errors import (
     BadParameter,
     ClientLeft,
-    DeadlineExceeded,
     Draining,
     NotLoaded,
-    NotReady,
     Overloaded,
     SaccadeError,
     WorkerLost,
@@ -51,7 +53,7 @@ from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.api_keys import Scope as KeyScope
 from saccade.service.logs import is_debug
 from saccade.service.metrics import Metrics
-from saccade.service.vision.answers import json_of
+from saccade.service.vision.answers import json_of, picture_of
 from saccade.service.vision.parameters import (
     NOTHING_GIVEN,
     DeadlineRule,
@@ -61,10 +63,12 @@ from saccade.service.vision.parameters import (
     merged,
     parse_given,
 )
+from saccade.service.vision.produced import Produced
 
 log = structlog.get_logger()
 
 _JSON = b"application/json"
+_REFUSING_S = 0.1  # after a refusal for want of room, the next ones are expected for so long
 _KEPT_PARAMETERS = 64  # most clients ask for the same thing each time
 _PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
 _REQUEST_NUMBERS = itertools.count(1)
@@ -87,6 +91,7 @@ class PredictCall(msgspec.Struct, frozen=True):
     parameters: Parameters
     priority: Priority
     render: Render = json_of
+    is_whole: bool = True  # images are pictures, to be cut into tiles where the network takes tiles
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -123,6 +128,7 @@ class PredictEndpoint:
         self,
         catalog: ServingCatalog,
         predictor: Predictor,
+        tiled: TiledPredictor,
         limits: PredictLimits,
         keys: ApiKeys,
         metrics: Metrics,
@@ -137,6 +143,7 @@ class PredictEndpoint:
         self._cold_starts = cold_starts
         self._lag = lag
         self._predictor = predictor
+        self._tiled = tiled
         self._limits = limits
         self._keys = keys
         self._metrics = metrics
@@ -144,6 +151,37 @@ class PredictEndpoint:
         self._budget = budget
         self._key_limits = key_limits
         self._refusals = refusals
+        self._refused_s = -_REFUSING_S  # when a request was refused for want of room
+
+    @property
+    def refuses_now(self) -> bool:
+        """Whether a request was refused for want of room a moment ago."""
+        return time.monotonic() < self._refused_s + _REFUSING_S
+
+    def early_refusal(self, names: PathNames, query_string: bytes, headers: Headers) -> tuple[Overloaded, str] | None:
+        """The refusal of a request without room, counted, and its id; None for all that `__call__` must answer."""
+        if self._catalog.snapshot.draining:
+            return None
+        lag_s, request_id = self._lag.lag_s(), request_id_of(headers)
+        try:
+            self._keys.ensure(headers.get(b"authorization"), KeyScope.PREDICT)
+            self._switch.ensure_open()
+            priority = priority_from(headers.get(b"x-priority"))
+            query = _query_parameters(query_string)
+            media_type = media_type_of(headers.get(b"content-type"))
+            routing_key = headers.get(b"x-routing-key") or request_id.encode()
+            model, version, label = names["model"], names["version"], names["label"]
+            target = self._catalog.resolve(*self._catalog.routed(model, version, label, routing_key))
+            allowed_s = self._allowed_s(query, media_type, lag_s)
+            self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
+        except Overloaded as error:
+            target.usage.last_used_s = time.monotonic()
+            self._count_error({}, target, error)
+            self._log(error, request_id, target)
+            return error, request_id
+        except SaccadeError:
+            pass  # `__call__` finds and answers it
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s, lag_s = time.perf_counter(), self._lag.lag_s()
@@ -173,7 +211,8 @@ class PredictEndpoint:
                 content = await decoded_body(content, headers[b"content-encoding"], body.take)
             call = await self._call(content, media_type, headers, query, target, priority)
             deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
-            answers = await self._predictor.predict(
+            cuts_tiles = call.is_whole and target.manifest.preprocess.fit == "tile"
+            answers = await (self._tiled if cuts_tiles else self._predictor).predict(
                 call.images,
                 target,
                 call.parameters,
@@ -243,14 +282,24 @@ class PredictEndpoint:
     ) -> PredictCall:
         """What the body asks for. Raises BadRequest or one of its kind."""
         given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
-        return PredictCall(given.images, self._complete(merged(query, given.parameters), target), priority)
+        parameters = self._complete(merged(query, given.parameters), target)
+        accepted = accepted_picture(headers.get(b"accept", b""), target.manifest.task.task)
+        if accepted is None:
+            return PredictCall(given.images, parameters, priority)
+        return PredictCall(given.images, as_accepted(accepted, parameters, len(given.images)), priority, picture_of)
 
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
     ) -> Rendered:
-        document, timing = document_of(target, request_id, answers, total_s)
         level = answers[0].ladder_level
-        return Rendered(_JSON, document, timing, [] if level is None else [(b"x-saccade-rung", b"%d" % level)])
+        rung = [] if level is None else [(b"x-saccade-rung", b"%d" % level)]
+        if isinstance(picture := answers[0].prediction, Produced):
+            timing = server_timing(timings_of(answers, total_s))
+            return Rendered(
+                picture_type(picture), picture.data, timing, rung + picture_headers(picture, answers[0], target)
+            )
+        document, timing = document_of(target, request_id, answers, total_s)
+        return Rendered(_JSON, document, timing, rung)
 
     async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
         await _send_problem(send, error, request_id, must_close)
@@ -310,7 +359,9 @@ class PredictEndpoint:
                 target.tally.failed()
         else:
             self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
-        reason = _shed_reason(error)
+        if isinstance(error, Overloaded) and error.what in ("wait", "slots"):
+            self._refused_s = time.monotonic()
+        reason = shed_reason(error)
         if reason is not None:
             # Only known models become labels: clients must not be able to invent them.
             model = target.key.model if target else "unknown"
@@ -325,6 +376,7 @@ def request_id_of(headers: Headers) -> str:
     return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
 
 
+@lru_cache(_KEPT_PARAMETERS)
 def _query_parameters(query: bytes) -> GivenParameters:
     if not query:
         return NOTHING_GIVEN
@@ -340,20 +392,6 @@ def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
     for answer in answers:
         if answer.error is not None and (len(answers) == 1 or isinstance(answer.error, ClientLeft)):
             raise answer.error
-
-
-def _shed_reason(error: SaccadeError) -> str | None:
-    match error:
-        case Overloaded():
-            return error.what
-        case DeadlineExceeded():
-            return "deadline"
-        case Draining():
-            return "draining"
-        case NotReady():
-            return "not_ready"
-        case _:
-            return None
 
 
 async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_close: bool = False) -> None:

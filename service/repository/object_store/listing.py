@@ -5,6 +5,7 @@ A key such as `classifier//5/manifest.json` fails every listing that would show 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from saccade.service.repository.object_store.contents import StoredObject
@@ -24,7 +25,7 @@ class Listing:
 
     def hides(self, model: str, version: int) -> bool:
         """Whether a version that is not listed may be there all the same."""
-        return not self.hidden.isdisjoint((f"{model}/", f"{model}/{version}/"))
+        return not self.hidden.isdisjoint(("", f"{model}/", f"{model}/{version}/"))
 
     @property
     def problem(self) -> str:
@@ -38,25 +39,28 @@ class Listing:
         return tuple(RefusedDirectory(model, name.rstrip("/"), reason) for (model, _, name), reason in parts)
 
 
-def listing(store: Store, prefix: str = "") -> Listing:
-    """Everything below a prefix in one listing; where a key spoils that, part by part. Raises StoreUnreadable."""
+def listing(store: Store, prefix: str = "", known_models: Collection[str] = ()) -> Listing:
+    """Everything below a prefix in one listing; where a key spoils that, part by part. Raises StoreUnreadable.
+
+    Where keys beside the models and within one spoil it together, those that are known are listed one by one.
+    """
     found = Listing()
-    _list(store, prefix, found)
+    _list(store, prefix, found, known_models)
     return found
 
 
-def _list(store: Store, prefix: str, found: Listing) -> None:
+def _list(store: Store, prefix: str, found: Listing, known_models: Collection[str] = ()) -> None:
     try:
         found.objects += store.objects(prefix)
     except InvalidKey as error:
         if prefix.count("/") < _DEPTH:
-            _list_parts(store, prefix, found, error)
+            _list_parts(store, prefix, found, error, known_models)
         else:
             found.reasons[prefix] = str(error)
             found.hidden.add(prefix)
 
 
-def _list_parts(store: Store, prefix: str, found: Listing, reason: InvalidKey) -> None:
+def _list_parts(store: Store, prefix: str, found: Listing, reason: InvalidKey, known_models: Collection[str]) -> None:
     try:
         objects, below = store.level(prefix)
     except InvalidKey:
@@ -65,9 +69,11 @@ def _list_parts(store: Store, prefix: str, found: Listing, reason: InvalidKey) -
             # An empty name sorts before "0", and so before every name of a model or version.
             found.objects += store.objects(prefix, after=f"{prefix}0")
         except InvalidKey:  # there is another one
-            if not prefix:
+            if not prefix and not known_models:
                 raise
             found.hidden.add(prefix)
+            for model in () if prefix else sorted(known_models):
+                _list(store, f"{model}/", found)
         return
     found.objects += objects
     for each in below:

@@ -140,7 +140,7 @@ class Mirror:
     def look(self) -> None:
         """Lists the store, brings changed documents, and drops what has gone. Raises nothing: `state` says what was."""
         try:
-            found = listing(self._store)
+            found = listing(self._store, known_models={key.model for key in self._copied})
             contents = contents_of(found.objects)
             unread = {(each.model, each.name): each.reason for each in found.refused}
             unread |= self._follow_documents(contents, found)
@@ -178,7 +178,7 @@ class Mirror:
                 self._copy.write_document(model, read.content)
                 self._document_tags[model] = document.tag
         for model in self._copy.models_with_documents() if contents.versions else ():
-            is_seen = model in contents.documents or f"{model}/" in found.hidden
+            is_seen = model in contents.documents or not found.hidden.isdisjoint(("", f"{model}/"))
             count = 0 if is_seen else self._absent_documents.get(model, 0) + 1
             self._absent_documents[model] = count
             if count >= LOOKS_UNTIL_GONE:

@@ -99,14 +99,14 @@ def test_fault_that_costs_no_process_may_not_be_felt() -> None:
 
 
 def samples(*mib: float, descriptors: int = 40) -> list[soak.Sample]:
-    return [soak.Sample(600.0 * number, each, descriptors) for number, each in enumerate(mib)]
+    return [soak.Sample(600.0 * number, (each,), descriptors) for number, each in enumerate(mib)]
 
 
 @pytest.mark.parametrize(
     ("mib", "complaint"),
     [
         ((90, 99, 100, 100, 101, 100, 100, 100), []),
-        ((90, 100, 102, 104, 106, 108, 110, 112), ["memory rises by 12.0 MiB an hour, asked 1.0"]),
+        ((90, 100, 102, 104, 106, 108, 110, 112), ["memory rises by 12.0 MiB an hour (12.0 to 12.0), asked 1.0"]),
     ],
 )
 def test_memory_is_judged_after_its_warm_up(mib: tuple[float, ...], complaint: list[str]) -> None:
@@ -119,6 +119,7 @@ def test_memory_is_judged_after_its_warm_up(mib: tuple[float, ...], complaint: l
 
 def test_counters_must_say_what_the_client_saw() -> None:
     asked, counted = entries("right", "right", "left"), {"ok": 4.0}
-    found = soak.complaints(soak.Soaked(samples(1, 1, 1), asked, counted, 2.0, 1, 0))
+    found = soak.complaints(soak.Soaked(samples(1, 1, 1), asked, counted, 2.0, 1, 0, ["saccade-1-a"]))
 
-    assert found == ["2 slots in use at the end", "the server counted 4 ok, the client 2"]
+    assert found[:2] == ["2 slots in use at the end", "left in shared memory: saccade-1-a"]
+    assert found[2:] == ["the server counted 4 ok, the client 2"]

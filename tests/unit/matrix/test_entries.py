@@ -78,10 +78,12 @@ def test_recipe_of_an_entry_is_valid(entry: Entry) -> None:
         document["task"] |= {"max_detections": 100, "masks": {"form": "boxes", "height": 28, "width": 28}}
     if entry.task is Task.EMBED:
         document["task"] |= {"dim": 192}
+    if entry.task is Task.IMAGE:
+        document["task"] |= {"picture": "rgb"}
     recipe = Recipe.model_validate(document)
     assert recipe.model == entry.id
     assert recipe.labels == labels_of(entry)
-    assert entry.trained is not None or set(CLASS_NAMES) <= set(recipe.labels)
+    assert entry.trained is not None or entry.task is Task.IMAGE or set(CLASS_NAMES) <= set(recipe.labels)
     assert _SOURCE.validate_python(source_document(entry)) == recipe.source
 
 

@@ -1,10 +1,12 @@
-"""The running mean: what the first value counts for, and how fast it follows."""
+"""The running mean and the running quantile: what a value counts for, and how fast they follow."""
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from saccade.service.running_figures import RunningMean
+from saccade.service.running_figures import RunningMean, RunningQuantile
 
 
 def test_mean_of_nothing_is_unknown_and_the_first_value_counts_fully() -> None:
@@ -30,3 +32,23 @@ def test_first_value_is_an_ordinary_one_after_a_start() -> None:
     mean.add(8.0)
 
     assert mean.value == 2.0
+
+
+def test_quantile_settles_where_its_share_of_the_values_is_below_it() -> None:
+    quantile = RunningQuantile(0.9, step=0.1)
+    values = [float(number) for number in range(100)]
+    random.Random(0).shuffle(values)
+
+    for _ in range(100):
+        for value in values:
+            quantile.add(value)
+
+    assert quantile.value == pytest.approx(90.0, abs=2.0)
+
+
+def test_quantile_is_never_below_nothing() -> None:
+    quantile = RunningQuantile(0.9, step=0.1)
+
+    quantile.add(-5.0)
+
+    assert quantile.value == 0.0

@@ -72,7 +72,7 @@ class InferEndpoint(PredictEndpoint):
         named = _PRIORITIES.get(request.priority, Priority.LOW)
         accepted = headers.get(b"accept-encoding", b"")
         parameters = self._complete(given, target)
-        return _InferCall(request.images, parameters, named or priority, rows_of, request, accepted)
+        return _InferCall(request.images, parameters, named or priority, rows_of, False, request, accepted)
 
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float

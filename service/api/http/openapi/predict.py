@@ -13,6 +13,7 @@ from saccade.service.api.http.openapi.parts import (
     problem_responses,
     reference,
 )
+from saccade.service.api.http.picture_bodies import PICTURE_TYPES
 from saccade.service.api.http.schemas import PredictParameters
 
 _STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
@@ -60,7 +61,11 @@ def predict_operation(path_parameters: tuple[str, ...]) -> JsonObject:
             "200": {
                 "description": "Predictions, one per image",
                 "headers": answer_headers(_answer_headers()),
-                "content": {"application/json": {"schema": reference("PredictAnswer"), "examples": _examples()}},
+                "content": {
+                    "application/json": {"schema": reference("PredictAnswer"), "examples": _examples()},
+                    # task image, where Accept names one of them first
+                    **{kind.decode(): {"schema": _BINARY} for kind in PICTURE_TYPES},
+                },
             },
             **problem_responses(*_STATUSES),
         },
@@ -117,6 +122,7 @@ def _examples() -> JsonObject:
         "segment": {"segments": [{"label": "7", "class_id": 7, "area": 4, "rle": rle}]},
         "segment-instances": {"detections": [{**seven, "box": [1.0, 0.5, 4.5, 3.5], "area": 4, "rle": rle}]},
         "embed": {"embedding": {"dim": 2, "dtype": "float32", "values": [0.6, -0.8]}},
+        "image": {"image": {"width": 12, "height": 8, "format": "png", "base64": _RED_PIXEL}},
     }
     return {task: {"value": _answer(prediction)} for task, prediction in predictions.items()}
 

@@ -27,6 +27,7 @@ _PAGES = (
     ("/playground/masks.js", "masks.js", _SCRIPT_TYPE),
     ("/playground/panels.js", "panels.js", _SCRIPT_TYPE),
     ("/playground/pictures.js", "pictures.js", _SCRIPT_TYPE),
+    ("/playground/produced.js", "produced.js", _SCRIPT_TYPE),
     ("/playground/request.js", "request.js", _SCRIPT_TYPE),
     ("/playground/snippets.js", "snippets.js", _SCRIPT_TYPE),
     ("/playground/sources.js", "sources.js", _SCRIPT_TYPE),

@@ -1,5 +1,6 @@
 // Says how two answers to one image differ. Promises: pure; boxes are paired once, best first.
 
+import { producedOf, producedText } from "./produced.js";
 import { cosineOf, numbersOf } from "./vectors.js";
 
 const PAIRED_IOU = 0.5;
@@ -13,7 +14,13 @@ export function differencesOf(left, right, threshold) {
   if (left.classes) return { marked: [new Set(), new Set()], rows: classRows(left.classes, right.classes) };
   if (left.detections) return boxDifferences(left.detections, right.detections, threshold);
   if (left.embedding) return { marked: [new Set(), new Set()], rows: vectorRows(numbersOf(left), numbersOf(right)) };
+  if (producedOf(left)) return { marked: [new Set(), new Set()], rows: pictureRows(left, right) };
   return segmentDifferences(left, right);
+}
+
+function pictureRows(left, right) {
+  const [one, other] = [left, right].map(producedOf);
+  return one.base64 === other?.base64 ? [] : [["picture", producedText(left), other ? producedText(right) : "none"]];
 }
 
 function vectorRows(left, right) {

@@ -2,6 +2,7 @@
 
 import { drawHeat } from "./heat.js";
 import { classIdsFromPng, maskFromRle, paintedCanvas, pathFromPolygons } from "./masks.js";
+import { bitmapOf, drawAfter, producedOf } from "./produced.js";
 
 // Light enough for dark text, distinct from their neighbours in the list; class ids beyond it start over.
 const CLASS_COLOURS = [
@@ -21,6 +22,7 @@ export function classColour(classId) {
 
 /** What to draw over the image, in the order of `segments` or `detections`; made once per answer: masks are large. */
 export async function maskLayers(prediction) {
+  if (producedOf(prediction)) return [{ after: await bitmapOf(prediction) }];
   const { width, height, segments, detections, mask_png: png } = prediction;
   const areas = segments ?? detections?.filter((detection) => detection.area !== undefined);
   if (areas === undefined) return [];
@@ -42,7 +44,7 @@ export async function maskLayers(prediction) {
 }
 
 /**
- * Sizes the canvas for the room there is and draws. `view` is {room, threshold, opacity, highlight, marked, difference}:
+ * Sizes the canvas for the room there is and draws. `view` is {room, threshold, opacity, split, highlight, marked, difference}:
  * `marked` are indices of what another version answers otherwise, `difference` is a canvas of where masks differ.
  */
 export function drawScene(canvas, bitmap, prediction, layers, view) {
@@ -60,6 +62,7 @@ export function drawScene(canvas, bitmap, prediction, layers, view) {
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   if (!prediction || prediction.error) return;
   if (prediction.explanation) drawHeat(context, canvas, prediction);
+  if (layers[0]?.after) return drawAfter(context, canvas, layers[0].after, view.split);
   drawMasks(context, canvas, prediction, layers, view);
   if (view.difference) context.drawImage(view.difference, 0, 0, canvas.width, canvas.height);
   if (prediction.detections) drawBoxes(context, { cssWidth, cssHeight, density }, prediction, view);

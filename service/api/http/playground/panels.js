@@ -1,10 +1,11 @@
 // Builds the parts of the page from answers. Promises: text from the server is only ever text, never markup.
 
+import { producedOf, producedText } from "./produced.js";
 import { reportPath } from "./api.js";
 import { classColour } from "./drawing.js";
 import { likenesses, numbersOf, vectorStrip } from "./vectors.js";
 
-const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label", recall_at_1: "recall@1" };
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label", recall_at_1: "recall@1", ssim: "SSIM", depth_accuracy: "depth accuracy" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
 
 /** An element with attributes and children; `null` and `false` children are left out. */
@@ -150,6 +151,7 @@ export function resultRows(prediction, { threshold, onHighlight, others = [] }) 
   if (prediction.classes) return [rows(prediction.classes.map((item) => scoreRow(item)), "No label reaches the score threshold.")];
   if (prediction.detections) return detectionRows(prediction.detections, threshold, onHighlight);
   if (prediction.embedding) return vectorRows(prediction, others);
+  if (producedOf(prediction)) return producedRows(prediction);
   return [segmentRows(prediction, onHighlight)];
 }
 
@@ -161,6 +163,11 @@ function vectorRows(prediction, others) {
     vectorStrip(numbersOf(prediction), classColour(3)),
     rows(rowsOfOthers, "Choose several images to see how alike their vectors are (cosine)."),
   ];
+}
+
+function producedRows(prediction) {
+  const file = { href: `data:image/png;base64,${producedOf(prediction).base64}`, download: "answer.png" };
+  return [element("p", { class: "help" }, `${producedText(prediction)}. `, element("a", file, "Save it"))];
 }
 
 function detectionRows(detections, threshold, onHighlight) {
@@ -257,6 +264,12 @@ export function problemCard({ title, status, detail, request_id: requestId, retr
 
 /** One sentence on a prediction, for those who hear the page. */
 export function summaryOf(prediction, threshold) {
+  const summary = answerSummary(prediction, threshold);
+  const trust = prediction?.trust;
+  return trust ? `${summary}. ${trust.familiar ? "Familiar" : "Unfamiliar picture: check the answer"} (${trust.score.toFixed(2)})` : summary;
+}
+
+function answerSummary(prediction, threshold) {
   if (!prediction) return "Image without an answer yet";
   if (prediction.error) return `${prediction.error.title}: ${prediction.error.detail}`;
   if (prediction.classes) {
@@ -267,6 +280,7 @@ export function summaryOf(prediction, threshold) {
     const shown = prediction.detections.filter((item) => item.score >= threshold);
     return `${counted(shown.length, "box", "boxes")}${shown.length ? `: ${shown.map((item) => item.label).join(", ")}` : ""}`;
   }
+  if (producedOf(prediction)) return producedText(prediction);
   if (prediction.embedding) return `A vector of ${prediction.embedding.dim} numbers`;
   const labels = prediction.segments.map((segment) => segment.label);
   return `${counted(labels.length, "segment", "segments")}${labels.length ? `: ${labels.join(", ")}` : ""}`;

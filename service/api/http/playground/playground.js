@@ -79,7 +79,9 @@ function showModel() {
   for (const field of document.querySelectorAll("[data-task]")) {
     field.hidden = !field.dataset.task.split(" ").some((task) => [model?.task, "any"].includes(task));
   }
-  byId("explain-field").hidden = !model?.versions.some(({ gives }) => gives.includes("explain"));
+  for (const kind of ["explain", "trust"]) {
+    byId(`${kind}-field`).hidden = !model?.versions.some(({ gives }) => gives.includes(kind));
+  }
   // The sample shows digits; a model of anything else has nothing to say about it.
   const hasSamples = model ? sampledVersion(model, byId("target").value) !== null : false;
   byId("samples").hidden = !hasSamples;
@@ -251,6 +253,7 @@ function showScene() {
     room: { width: byId("canvas-frame").clientWidth / (rival ? 2 : 1), height: Math.max(260, window.innerHeight * 0.62) },
     threshold: threshold(),
     opacity: Number(byId("opacity").value),
+    split: Number(byId("split").value),
     highlight: state.highlight,
   };
   if (!rival) return drawScene(byId("canvas"), image.bitmap, prediction, layers[0], view);
@@ -361,7 +364,7 @@ async function takeSample() {
 
 function wire() {
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["target", "rival", "top-k", "max-detections", "mask-format", "explain", "deadline"]) byId(id).addEventListener("change", ask);
+  for (const id of ["target", "rival", "top-k", "max-detections", "mask-format", "explain", "trust", "deadline"]) byId(id).addEventListener("change", ask);
   byId("key").addEventListener("change", async () => {
     await refreshModels();
     ask();
@@ -375,6 +378,7 @@ function wire() {
     showSliders();
     showScene();
   });
+  byId("split").addEventListener("input", showScene);
   wireLoad(byId("load-fold"), () => metricsText(byId("key").value), (load, rates) => {
     byId("load").replaceChildren(...loadFigures(load));
     byId("load-line").setAttribute("points", linePoints(rates));

@@ -35,7 +35,8 @@ function parametersOf(task) {
   }
   if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
   if (byId("explain").checked && !byId("explain-field").hidden) parameters.explain = "grid";
-  add("quality", "quality-asked");
+  if (byId("trust").checked && !byId("trust-field").hidden) parameters.trust = true;
+  if (byId("quality-asked").checked) parameters.quality = true;
   add("deadline_ms", "deadline");
   return parameters;
 }

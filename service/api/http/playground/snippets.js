@@ -26,9 +26,8 @@ export function pythonProgram(page, ask, hasKey) {
     Object.entries(ask.parameters).filter(([key]) => WORDS.has(key) === isWord),
   );
   const texts = { ...named, ...Object.fromEntries(words) };
-  const written = others.map(([key, value]) => [key, value === "true" ? "True" : value]);
-  const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...written];
-  const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
+  const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...others];
+  const given = options.map(([key, value]) => `${key}=${value === true ? "True" : value}`).join(", ");
   const files = ask.files.map((file) => python(file.name));
   const shown = ask.task === "embed" ? "print(answer.vector)" : `answer.draw(${files[0]}).save("answer.png")`;
   const asking =

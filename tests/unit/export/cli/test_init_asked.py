@@ -74,7 +74,7 @@ def test_a_user_s_recipe_gets_the_word_alone(tmp_path: Path, pictures: Path) -> 
     ("name", "shape", "condition"),
     [
         ("age", (1,), "# only if these numbers are scores of classes; an amount, such as an age, "),
-        ("depth", (1, 32, 32), "# only if these numbers are scores of classes, or of a foreground; depth and "),
+        ("depth", (1, 32, 32), "# only if it makes a picture or a depth of each picture"),
     ],
 )
 def test_lines_to_paste_say_on_what_they_depend(

@@ -14,7 +14,7 @@ from rich.console import Console
 from saccade.export.data.data_report import DataReport
 from saccade.export.data.data_table import print_data
 from saccade.export.data.datasets import labelled_images
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, SegmentSample
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, ImageSample, SegmentSample
 from saccade.export.publish.samples import sample_truth
 from saccade.models.contract.specs import Task
 from tests.support.data_folders import (
@@ -144,6 +144,8 @@ def test_samples_claim_no_truth(tmp_path: Path) -> None:
     assert not classified.is_labelled
     assert sample_truth(classified, LABELS) == {"classes": []}
     assert first[Task.EMBED] == classified
+    assert isinstance(picture_alone := first[Task.IMAGE], ImageSample)
+    assert picture_alone.target == b""
     assert isinstance(boxes := first[Task.DETECT], DetectSample)
     assert (len(boxes.boxes), boxes.masks) == (0, None)
     assert isinstance(instances := first[Task.INSTANCES], DetectSample)

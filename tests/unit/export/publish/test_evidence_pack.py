@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.image_split import ImageSplit, prepare_split
-from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import (
+    ClassSample,
+    DetectSample,
+    ImageSample,
+    LabelsSample,
+    Sample,
+    SegmentSample,
+)
 from saccade.export.errors import DataRefused
 from saccade.export.publish.evidence_pack import images_within, read_evidence, write_evidence
 from saccade.export.qualification.accuracy import Answer, evidence_of
@@ -56,6 +63,9 @@ def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
             [ClassSample(image(index), index % 2) for index in range(count)],
             [vectors / np.linalg.norm(vectors, axis=1, keepdims=True)],
         )
+    if task is Task.IMAGE:
+        restored: list[Sample] = [ImageSample(image(index), image(index + 1)) for index in range(count)]
+        return TaskSpec(task=task, picture="rgb"), restored, [rng.random((count, 16, 16, 3)).astype(np.float32)]
     if task is Task.DETECT:
         scenes: list[Sample] = [
             DetectSample(image(index), boxes(rng, index % 3), np.arange(index % 3) % CLASSES, np.arange(index % 3) == 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saccade.models.digits.digit_scenes import Split
-from saccade.models.training import vit
+from saccade.models.training import restoration, vit
 from saccade.models.training.all import RUNS
 from saccade.models.training.command import CHECKPOINT_DIR
 from saccade.models.training.evaluation import classifier_top1, detector_map, inference_flops, segmenter_miou
@@ -17,7 +17,7 @@ from saccade.models.training.samples import crop_set, scene_set
 
 SIZE_LIMIT_BYTES = 6 * 2**20  # a clone should stay small
 VIT_LIMIT_BYTES = 4 * 2**20
-SHIPPED = (*RUNS, vit.RUN)
+SHIPPED = (*RUNS, vit.RUN, *restoration.RUNS)
 
 
 @pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.name)
@@ -44,6 +44,10 @@ def test_checkpoints_together_stay_within_six_mebibytes() -> None:
 
 def test_the_transformers_checkpoint_stays_within_four_mebibytes() -> None:
     assert checkpoint_path(CHECKPOINT_DIR, vit.RUN.name).stat().st_size <= VIT_LIMIT_BYTES
+
+
+def test_restoring_networks_stay_within_half_a_mebibyte_each() -> None:
+    assert all(checkpoint_path(CHECKPOINT_DIR, run.name).stat().st_size <= 2**19 for run in restoration.RUNS)
 
 
 def test_training_everything_took_less_than_half_an_hour_of_two_cores() -> None:

@@ -60,7 +60,13 @@ class ScriptedWorker:
     is_connected = True
 
     def submit(
-        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
+        self,
+        permit: Permit,
+        instance_id: int,
+        deadline_s: float,
+        encoded_bytes: int = 0,
+        rank_offset_s: float = 0.0,
+        asked: int = 0,
     ) -> tuple[int, asyncio.Future[messages.Done]]:
         if self.refusal is not None:
             raise self.refusal

@@ -140,6 +140,9 @@ NORMAL = Urgency(Priority.NORMAL, allowed_s=1.0)
         (Urgency(Priority.HIGH, 1.0), Wait(0.9, 0.1), 0.05),
         (Urgency(Priority.LOW, 1.0), Wait(0.7, 0.1), 0.4),
         (Urgency(Priority.NORMAL, 1.0, decode_wait_s=0.9, decode_s=0.1), Wait(0.2, 0.1), 0.3),
+        (Urgency(Priority.NORMAL, 1.0, delay_s=0.1), Wait(0.9, 0.1), 0.2),  # within the share that may not be waited
+        (Urgency(Priority.NORMAL, 1.0, delay_s=0.3), Wait(0.7, 0.1), 0.1),
+        (Urgency(Priority.NORMAL, 1.0, delay_s=5.0), Wait(0.7, 0.1), 0.16),  # most of what may be waited is left
         (Urgency(Priority.NORMAL, None), Wait(100.0, 0.1), 0.0),
         (Urgency(Priority.NORMAL, 0.05), Wait(0.0, 0.1), 0.0),  # would be late, but the worker decides
         (Urgency(Priority.NORMAL, 0.05), Wait(0.01, 0.1), 0.01),

@@ -65,7 +65,7 @@ def test_cheaper_variant_answers_when_the_objective_is_in_danger() -> None:
     story = Story()
     story.press()
 
-    assert story.shown == [("digits", 1)]
+    assert story.shown == [("digits", 0), ("digits", 1)]
 
 
 def test_request_that_forbids_it_is_answered_by_the_best() -> None:

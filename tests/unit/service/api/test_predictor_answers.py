@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
 from saccade.service.errors import (
@@ -101,6 +102,30 @@ async def test_request_whose_wait_would_take_its_time_is_refused_before_any_work
     assert story.slots.in_use == 0
     told.answered(7, Done(2, DONE_OK, 0.0, 0.02, 1, image_s=0.01), time.monotonic())
     answering = story.start(image(), deadline_s=time.monotonic() + 2.0)
+    await story.worker.answer(await story.worker.submitted.get())
+    assert (await answering)[0].error is None
+
+
+async def test_answers_that_came_late_leave_less_time_to_wait(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a worker that expects to be free in 140 of 200 ms, of which 152 may be waited
+    clock, later_s = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + later_s)
+    busy = Done(1, DONE_OK, 0.0, 0.002, 1, wait_s=0.14)
+
+    for _ in range(60):  # when answers come 100 ms later than expected
+        story.estimates.answered(7, busy, time.monotonic())
+        answering = story.start(image())
+        number = await story.worker.submitted.get()
+        later_s += 0.222
+        await story.worker.answer(number)
+        await answering
+
+    # then whoever would wait nearly as long as it may is refused, and most of that is still allowed
+    story.estimates.answered(7, busy, time.monotonic())
+    with pytest.raises(Overloaded):
+        await story.start(image(), deadline_s=time.monotonic() + 0.2)
+    story.estimates.answered(7, msgspec.structs.replace(busy, wait_s=0.1), time.monotonic())
+    answering = story.start(image(), deadline_s=time.monotonic() + 0.2)
     await story.worker.answer(await story.worker.submitted.get())
     assert (await answering)[0].error is None
 

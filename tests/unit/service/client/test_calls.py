@@ -215,5 +215,5 @@ def test_answers_have_types_in_order_with_failures_in_their_places() -> None:
 
 
 def test_an_unknown_task_is_not_guessed() -> None:
-    with pytest.raises(UnexpectedAnswer, match="depth"):
-        outcomes_from(response(200, answer({"depth": {}})))
+    with pytest.raises(UnexpectedAnswer, match="keypoints"):
+        outcomes_from(response(200, answer({"keypoints": {}})))

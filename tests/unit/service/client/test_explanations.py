@@ -12,7 +12,7 @@ from PIL import Image
 from saccade.client import Classification, Served
 from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess
 from saccade.models.contract.specs import PreprocessSpec
-from saccade.service.client.answers import prediction_from
+from saccade.service.client.answers import Trust, prediction_from
 from saccade.service.client.errors import UnexpectedAnswer
 from saccade.service.vision.explanation import ExplainFormat, eight_bits, explanation_json
 
@@ -86,3 +86,10 @@ def test_a_damaged_one_is_named() -> None:
 def test_a_map_without_heat_stays_black() -> None:
     assert eight_bits(np.zeros((2, 2), np.float32)).tolist() == [[0, 0], [0, 0]]
     assert eight_bits(np.array([[0.0, 5.0], [2.5, -1.0]], np.float32)).tolist() == [[0, 255], [128, 0]]
+
+
+def test_trust_is_there_where_it_was_asked_for() -> None:
+    document: dict[str, Any] = {"width": 1, "height": 1, "classes": []}
+    assert prediction_from(document, SERVED).trust is None
+    document["trust"] = {"score": 1.5, "threshold": 1.0, "familiar": False}
+    assert prediction_from(document, SERVED).trust == Trust(1.5, 1.0, familiar=False)

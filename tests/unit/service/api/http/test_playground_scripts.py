@@ -176,7 +176,27 @@ def test_words_are_quoted_in_programs(folder: Path) -> None:
         "target": {"model": "m", "kind": "policy", "name": ""},
         "files": [{"name": "a.png"}],
         "task": "classify",
-        "parameters": {"top_k": "3", "explain": "grid"},
+        "parameters": {"top_k": "3", "explain": "grid", "trust": True},
     }
     program = called(folder, "snippets.js", f"m.pythonProgram('http://h/', {json.dumps(ask)}, false)")
-    assert 'client.predict("a.png", model="m", explain="grid", top_k=3)' in program
+    assert 'client.predict("a.png", model="m", explain="grid", top_k=3, trust=True)' in program
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [(0.5, "No class. Familiar (0.50)"), (1.5, "No class. Unfamiliar picture: check the answer (1.50)")],
+)
+def test_the_summary_says_whether_the_picture_is_familiar(folder: Path, score: float, told: str) -> None:
+    trust = {"score": score, "threshold": 1.0, "familiar": score <= 1}
+    assert called(folder, "panels.js", f"m.summaryOf({json.dumps({'classes': [], 'trust': trust})}, 0)") == told
+
+
+def test_pictures_and_depths_say_what_they_are(folder: Path) -> None:
+    picture = {"image": {"width": 12, "height": 8, "format": "png", "base64": "AA=="}}
+    depth = {"depth": {"width": 4, "height": 2, "format": "png", "base64": "AA==", "scale": 1 / 65535, "offset": 2.0}}
+
+    assert called(folder, "produced.js", f"m.producedText({json.dumps(picture)})") == "A picture of 12 × 8"
+    assert called(folder, "produced.js", f"m.producedText({json.dumps(depth)})").endswith("from 2.00 to 3.00")
+    assert differences(folder, picture, picture) == [[[], []], []]
+    other = {"image": {**picture["image"], "base64": "AQ=="}}
+    assert differences(folder, picture, other)[1] == [["picture", "A picture of 12 × 8", "A picture of 12 × 8"]]

@@ -1,0 +1,114 @@
+"""How well a variant's score of unfamiliarity tells foreign and damaged pictures from its own, and what it costs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from saccade.export.data.foreign import Pictures, damaged, foreign_pictures
+from saccade.export.data.image_split import ImageSplit, batches
+from saccade.export.extras.marks import extras_in
+from saccade.export.graph.large_files import load_graph
+from saccade.export.qualification.benchmark import seconds_per_run, speed_ratio
+from saccade.export.qualification.raw_answers import logits_of
+from saccade.export.qualification.serving import open_racing_backend
+from saccade.export.qualification.trust_figures import ForeignFigure, TrustFigure
+from saccade.export.recipe import Recipe
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind
+from saccade.models.contract.specs import Task
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+FloatArray = NDArray[np.float64]
+_MOST_PICTURES = 200
+_DAMAGED_PICTURES = 60
+_REPEATS = 400
+
+
+class _Scores(NamedTuple):
+    """Of each picture; there is no baseline for vectors, several labels, and weights beside the file."""
+
+    unfamiliarity: FloatArray
+    baseline: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    backend: OnnxRuntimeBackend
+    file: Path
+    recipe: Recipe
+
+    def scores(self, pictures: Pictures) -> _Scores:
+        asked, task = ExtraKind.TRUST.bit, self.recipe.task
+        parts = [
+            self.backend.infer_asked(batch, asked)
+            for batch in batches(pictures, self.recipe.qualify.evaluate_batch_size)
+        ]
+        unfamiliarity = np.concatenate([part[-1] for part in parts])
+        if task.task.has_boxes:
+            return _Scores(unfamiliarity, -np.concatenate([part[1].max(1) for part in parts]))
+        return _Scores(unfamiliarity, self._energy(pictures))
+
+    def _energy(self, pictures: Pictures) -> FloatArray:
+        """The free energy (Liu et al., 2020) of the logits, its mean over pixels."""
+        has_none = self.recipe.task.task is Task.EMBED or self.recipe.task.multi_label
+        logits = None if has_none else logits_of(self.file, self.recipe, pictures)
+        return np.empty(0) if logits is None else -logsumexp(logits, axis=1).reshape(len(pictures), -1).mean(1)
+
+
+def trust_figure(file: Path, recipe: Recipe, test: ImageSplit) -> TrustFigure | None:
+    """Measures a variant's file in ONNX Runtime; None where it has no such output."""
+    if not any(extra.kind is ExtraKind.TRUST for extra in extras_in(load_graph(file))):
+        return None
+    one_thread = recipe.model_copy(update={"qualify": recipe.qualify.model_copy(update={"threads": 1})})
+    backend = open_racing_backend(file, one_thread)  # threads that wait or spin would count as time of both
+    assert isinstance(backend, OnnxRuntimeBackend)
+    scorer, familiar = _Scorer(backend, file, recipe), test.images[:_MOST_PICTURES]
+    known = scorer.scores(familiar)
+    kinds = foreign_pictures(recipe.preprocess.height, recipe.preprocess.width)
+    found = {name: scorer.scores(pictures) for name, pictures in kinds.items()}
+    every = _Scores(*(np.concatenate(each) for each in zip(*found.values(), strict=True)))
+    figure = partial(_figure, known)
+    asked = ExtraKind.TRUST.bit
+    cpu_seconds = seconds_per_run(
+        [lambda: backend.infer(familiar[:1]), lambda: backend.infer_asked(familiar[:1], asked)],
+        _REPEATS,
+        recipe.qualify.compare_budget_s,
+        time.process_time,  # which other work on the machine hardly changes
+    )
+    cost = speed_ratio(cpu_seconds, 1)
+    damage = {name: scorer.scores(pictures) for name, pictures in damaged(familiar[:_DAMAGED_PICTURES]).items()}
+    backend.close()
+    return TrustFigure(
+        pictures=len(familiar),
+        familiar_share=round(float((known.unfamiliarity <= UNFAMILIAR_ABOVE).mean()), 4),
+        foreign=figure("all of them", every),
+        kinds=tuple(figure(*each) for each in found.items()),
+        damaged=tuple(figure(*each) for each in damage.items()),
+        baseline="best score" if recipe.task.task.has_boxes else "energy",
+        cost=round(cost.ratio - 1, 4),
+        cost_high=round(cost.ci_high - 1, 4),
+    )
+
+
+def _figure(known: _Scores, kind: str, found: _Scores) -> ForeignFigure:
+    return ForeignFigure(
+        kind=kind,
+        pictures=len(found.unfamiliarity),
+        auroc=_auroc(known.unfamiliarity, found.unfamiliarity),
+        baseline_auroc=_auroc(known.baseline, found.baseline) if len(known.baseline) else None,
+        unfamiliar_share=round(float((found.unfamiliarity > UNFAMILIAR_ABOVE).mean()), 4),
+    )
+
+
+def _auroc(known: FloatArray, foreign: FloatArray) -> float:
+    from sklearn.metrics import roc_auc_score  # takes a second to import, and only this figure needs it
+
+    is_foreign = np.repeat([0, 1], [len(known), len(foreign)])
+    return round(float(roc_auc_score(is_foreign, np.concatenate([known, foreign]))), 4)

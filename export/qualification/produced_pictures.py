@@ -1,0 +1,112 @@
+"""Measures networks whose answer is a picture: each is compared with its target, in the target's own pixels.
+
+Structural similarity is scikit-image's, with the window of Wang et al., Image Quality Assessment: From Error Visibility
+to Structural Similarity (2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.export.data.image_split import ImageSplit
+from saccade.export.data.labelled_images import ImageSample
+from saccade.export.data.picture_pairs import target_of
+from saccade.export.qualification.picture_figures import PictureEvidence, PictureFigure
+from saccade.models.contract.preprocessing import Geometry
+from saccade.models.contract.specs import TaskSpec
+from saccade.models.metrics.picture_quality import absolute_relative_error, psnr
+from saccade.service.vision.image_decoder import decode_image
+from saccade.service.vision.produced import whole_answer
+
+Pixels = NDArray[np.float32]
+_SIGMA = 1.5  # pixels, of the window
+
+
+def picture_evidence(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureEvidence:
+    """Pictures without a target count 0."""
+    scores = [_score(*pair, task) if pair is not None else 0.0 for pair in _pairs(answers, split, task)]
+    return PictureEvidence(np.array(scores), "depth_accuracy" if task.picture == "depth" else "ssim")
+
+
+def picture_figure(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureFigure | None:
+    """None where no picture has a target."""
+    pairs = [pair for pair in _pairs(answers, split, task) if pair is not None]
+    if not pairs:
+        return None
+    if task.picture == "depth":
+        return PictureFigure(absolute_relative_error=_mean(absolute_relative_error(*pair) for pair in pairs))
+    return PictureFigure(psnr=_mean(psnr(*pair) for pair in pairs), ssim=_mean(_score(*pair, task) for pair in pairs))
+
+
+def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:
+    """The evidence of a network that gives its input back, enlarged by a bicubic filter; None for depth."""
+    if task.picture == "depth":
+        return None
+    scores = []
+    for sample, place in zip(split.samples, split.geometries, strict=True):
+        assert isinstance(sample, ImageSample)
+        image = Image.fromarray(decode_image(sample.encoded, split.limits))
+        size = (image.width * task.scale, image.height * task.scale)
+        image = image.convert("RGB" if task.picture == "rgb" else "L").resize(size, Image.Resampling.BICUBIC)
+        seen = np.asarray(image, np.float32) / np.float32(255.0)
+        if not sample.target:
+            scores.append(0.0)
+            continue
+        window = _window(split, place, task.scale) or (slice(None), slice(None))
+        scores.append(_score(seen[window], target_of(sample, task)[window], task))
+    return PictureEvidence(np.array(scores), "ssim")
+
+
+def seen_pair(answer: Pixels, split: ImageSplit, index: int, task: TaskSpec) -> tuple[Pixels, Pixels] | None:
+    """The answer to a picture and its target, in the same pixels; None without a target."""
+    sample, place = split.samples[index], split.geometries[index]
+    if not isinstance(sample, ImageSample) or not sample.target:
+        return None
+    target = target_of(sample, task)
+    window = _window(split, place, task.scale)
+    if window is None:
+        return whole_answer([answer], place, task), target
+    seen = target[window]
+    top, left = max(0, place.top) * task.scale, max(0, place.left) * task.scale
+    return answer[top : top + seen.shape[0], left : left + seen.shape[1]], seen
+
+
+def _pairs(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> list[tuple[Pixels, Pixels] | None]:
+    return [seen_pair(answer, split, index, task) for index, answer in enumerate(answers)]
+
+
+def _window(split: ImageSplit, place: Geometry, scale: int) -> tuple[slice, slice] | None:
+    """The part of the picture that the network sees, in the target's pixels; None where it sees it whole, resized."""
+    if (place.width, place.height) != (place.source_width, place.source_height):
+        return None
+    height, width = split.images.shape[1:3]
+    top, left = max(0, -place.top), max(0, -place.left)
+    return slice(top * scale, (top + height) * scale), slice(left * scale, (left + width) * scale)
+
+
+def _score(found: Pixels, target: Pixels, task: TaskSpec) -> float:
+    if task.picture == "depth":
+        return max(0.0, 1.0 - absolute_relative_error(found, target))
+    from skimage import metrics  # takes a second, and other tasks need none of it
+
+    similarity: Any = metrics.structural_similarity  # untyped in the library
+    value = similarity(
+        found.clip(0.0, 1.0),
+        target,
+        data_range=1.0,
+        channel_axis=-1 if found.ndim == 3 else None,
+        gaussian_weights=True,
+        sigma=_SIGMA,
+        use_sample_covariance=False,
+    )
+    return max(0.0, float(value))
+
+
+def _mean(values: Any) -> float:
+    found: Sequence[float] = list(values)
+    return float(np.mean(found))
