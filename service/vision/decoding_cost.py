@@ -41,14 +41,17 @@ _SCAN_NANOSECONDS = 2  # of each scan of a JPEG that has several; with next to n
 
 def most_pixels_of(data: bytes, most_pixels: int) -> int:
     """Returns how many pixels a file says that it has; `most_pixels` where it does not say, or says more."""
-    _, size = _kind_and_size(data)
+    return _pixels(_kind_and_size(data)[1], most_pixels)
+
+
+def _pixels(size: tuple[int, int] | None, most_pixels: int) -> int:
     return most_pixels if size is None else min(size[0] * size[1], most_pixels)
 
 
 def decoding_cost(data: bytes, most_pixels: int) -> DecodingCost:
     """Of this file; a size that it does not say counts as `most_pixels`."""
-    kind, _ = _kind_and_size(data)
-    pixels = most_pixels_of(data, most_pixels)
+    kind, size = _kind_and_size(data)
+    pixels = _pixels(size, most_pixels)
     return DecodingCost(kind.memory_bytes * pixels, kind.nanoseconds * 1e-9 * pixels > _SLOW_S)
 
 
