@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, judge_reaching_boxes, wrong_form
+from saccade.export.data.data_notes import calibration_notes, metric_of, resolution_of, test_notes
 from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
@@ -30,27 +31,15 @@ from saccade.export.data.image_split import Split
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.overlap import Fingerprints, near_repeats, overlap_of
 from saccade.export.data.reading import Fault, PictureFacts, read_pictures
-from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.slices import slice_rows
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
-from saccade.export.gate.limits import fewer_test_images
 from saccade.export.qualification.corrupted_pictures import missing_library
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
-from saccade.export.variants import TRAITS
-from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Task
 from saccade.service.vision.image_decoder import USUAL_LIMITS
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
-_METRICS: Mapping[Task, MetricName] = {
-    Task.CLASSIFY: "top1",
-    Task.DETECT: "map",
-    Task.SEGMENT: "miou",
-    Task.INSTANCES: "mask_map",
-    Task.EMBED: "recall_at_1",
-    Task.IMAGE: "ssim",
-}
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
 
 
@@ -197,7 +186,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
         skipped=findings.skipped,
         notes=findings.notes,
         complaints=findings.complaints,
-        resolution=_resolution(loaded, splits),
+        resolution=resolution_of(loaded, splits),
         seconds=round(seconds, 2),
         images_per_s=round(total / seconds, 1),
     )
@@ -294,28 +283,13 @@ def _judge(
                     findings.complain(text, text)
             for text in truth_notes(recipe.labels, split):
                 findings.note(text, text)
-    for text in (*_calibration_notes(loaded, splits), *_test_notes(loaded, splits)):
+    for text in (*calibration_notes(loaded, splits), *test_notes(loaded, splits)):
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)
     for limit in looser_data_limits(recipe):
         text = f"the recipe asks for less than the defaults: {limit}"
         findings.note(text, text)
-
-
-def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
-    """Notes calibration sets with too few different pictures; formats below 32 bits need them for activation ranges."""
-    recipe = loaded.recipe
-    needed = recipe.calibration.min_images
-    calibrated = () if loaded.quantized else recipe.variants
-    reduced = [variant for variant in calibrated if TRAITS[variant].is_calibrated]
-    for split in splits:
-        different = split.different
-        if split.name == "calibration" and reduced and 0 < different < needed:
-            yield (
-                f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
-                f"asked for: add some, or set `calibration: {{min_images: {different}}}`"
-            )
 
 
 def _slices(
@@ -326,39 +300,13 @@ def _slices(
         return {}
     pictures = [picture.path for found in listing.pictures.values() for picture in found]
     slices = slice_rows(loaded, data.slices, pictures, test, findings)
-    needed = loaded.recipe.gate.test_images_limit(_metric(loaded))
+    needed = loaded.recipe.gate.test_images_limit(metric_of(loaded))
     sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in slices.items() if len(rows) < needed)
     if sizes:
         text = f"slices of fewer than {needed} test pictures are not judged: {sizes}"
         tell = findings.complain if all(len(rows) < needed for rows in slices.values()) else findings.note
         tell(text, text)
     return slices
-
-
-def _metric(loaded: LoadedRecipe) -> MetricName:
-    task = loaded.recipe.task
-    return "label_map" if task.multi_label else _METRICS[task.task]
-
-
-def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
-    """Notes a test split below the gate's least number, which denies every variant after minutes of work."""
-    recipe = loaded.recipe
-    needed = recipe.gate.test_images_limit(_metric(loaded))
-    used = next((split.different for split in splits if split.name == "test"), 0)
-    if recipe.gate.needs_labels and 0 < used < needed:
-        yield (
-            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: "
-            f"{fewer_test_images(used)}"
-        )
-
-
-def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
-    if loaded.recipe.task.multi_label:
-        return ""  # how far such a metric varies depends on how rare the labels are
-    if not any(any(split.images_with) for split in splits):
-        return ""  # nothing is measured without labels
-    used = next((split.used for split in splits if split.name == "test"), 0)
-    return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""
 
 
 def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
@@ -386,7 +334,7 @@ def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
         labels=recipe.labels,
         splits=tuple(splits),
         complaints=tuple(complaints),
-        resolution=_resolution(loaded, splits),
+        resolution=resolution_of(loaded, splits),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +85,7 @@ class Api:
     catalog: ServingCatalog
     devices: Devices
     switch: AdmissionSwitch
-    pool: ThreadPoolExecutor
+    pools: Sequence[ThreadPoolExecutor]
     keys: ApiKeys
     refusals: RefusalLog
     admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
@@ -110,9 +110,9 @@ def build_api(
     cold_starts = ColdStarts(catalog, settings.slots)
     devices = _devices(settings, metrics)
     admission = Admission(devices, _bounds(settings))
-    pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
+    pools = [ThreadPoolExecutor(settings.decode_threads, name) for name in ("pixels", "slow-pixels")]
     lag = EventLoopLag()
-    threads = ImageThreads(pool, settings.decode_threads, lag=lag)
+    threads = ImageThreads(pools[0], settings.decode_threads, lag=lag, slow_pool=pools[1])
     rule = FallbackRule(settings.has_ladder, settings.objective_ms / 1000 or None)
     fallback = Fallback(
         rule, admission.expected_wait_s, lambda model, level: metrics.brownout_rung.labels(model).set(level)
@@ -174,7 +174,7 @@ def build_api(
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
     early = None if settings.cors or traces is not None else EarlyRefusals(answering, predict_limits.body)
-    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces, metrics, early)
+    return Api(app, entrance, catalog, devices, switch, pools, keys, refusals, admin, traces, metrics, early)
 
 
 def _admin(

@@ -2,6 +2,7 @@
 
 Long jobs run in threads. Short ones run in the event loop, in the order in which they came, for a few milliseconds of
 each iteration: the loop reads new requests and sends answers in between, and no two of them fight for the interpreter.
+Pictures that take long to decode have threads of their own, so that others do not wait behind them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -42,35 +44,57 @@ def decode_room_bytes(threads: int) -> int:
     return max(_LEAST_ROOM, threads * _ROOM_PER_THREAD)
 
 
-class ImageThreads:
-    """The thread pool for all requests of one API process; only the event loop of that process may call it."""
+@dataclass(slots=True)
+class _Lane:
+    """Threads, and what is known of their jobs."""
 
-    def __init__(
-        self,
-        pool: ThreadPoolExecutor,
-        threads: int,
-        clock: Callable[[], float] = time.perf_counter,
-        lag: EventLoopLag | None = None,
-    ) -> None:
-        self._pool = pool
-        self._lag = lag or EventLoopLag()
-        self._short_jobs: deque[Callable[[], None]] = deque()  # those that wait for an iteration of the event loop
-        self._room = DecodeRoom(decode_room_bytes(threads))
-        self._threads = threads
-        self._clock = clock
-        self._jobs = 0
-        self._mean_job_s = RunningMean(_LATEST_SHARE)
+    pool: Executor
+    threads: int
+    jobs: int = 0
+    mean_job_s: RunningMean = field(default_factory=lambda: RunningMean(_LATEST_SHARE))
 
     @property
     def job_s(self) -> float:
-        """Expected seconds of one job; 0 before the first job is done."""
-        return self._mean_job_s.value or 0.0
+        return self.mean_job_s.value or 0.0
 
     @property
     def wait_s(self) -> float:
-        """Expected seconds until one more job begins."""
-        for_thread = max(0, self._jobs - self._threads + 1) / self._threads
-        return max(for_thread, len(self._short_jobs)) * self.job_s
+        return max(0, self.jobs - self.threads + 1) / self.threads * self.job_s
+
+
+class ImageThreads:
+    """The threads for all requests of one API process; only the event loop of that process may call it."""
+
+    def __init__(
+        self,
+        pool: Executor,
+        threads: int,
+        clock: Callable[[], float] = time.perf_counter,
+        lag: EventLoopLag | None = None,
+        slow_pool: Executor | None = None,
+    ) -> None:
+        """Both pools have so many `threads`; without `slow_pool` there is one for all."""
+        self._lag = lag or EventLoopLag()
+        self._short_jobs: deque[Callable[[], None]] = deque()  # those that wait for an iteration of the event loop
+        self._room = DecodeRoom(decode_room_bytes(threads))
+        self._usual = _Lane(pool, threads)
+        self._slow = self._usual if slow_pool is None else _Lane(slow_pool, threads)
+        self._slow_share = RunningMean(_LATEST_SHARE, 0.0)  # of all jobs
+        self._clock = clock
+
+    @property
+    def job_s(self) -> float:
+        """Expected seconds of one job, which may be a slow one; 0 before the first job is done."""
+        return self._expected(self._usual.job_s, self._slow.job_s)
+
+    @property
+    def wait_s(self) -> float:
+        """Expected seconds until one more job begins, which may be a slow one."""
+        usual_s = max(self._usual.wait_s, len(self._short_jobs) * self._usual.job_s)
+        return self._expected(usual_s, self._slow.wait_s)
+
+    def _expected(self, usual_s: float, slow_s: float) -> float:
+        return usual_s + (self._slow_share.value or 0.0) * (slow_s - usual_s)
 
     async def run_short(self, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
         """Runs `work` in the event loop itself, now or in one of its next iterations.
@@ -116,27 +140,35 @@ class ImageThreads:
         try:
             return work()
         finally:
-            self._mean_job_s.add(self._clock() - start_s)
+            self._usual.mean_job_s.add(self._clock() - start_s)
+            self._slow_share.add(0.0)
 
     async def run(
-        self, permit: Held, work: Callable[[], ResultT], cancellation: Cancellation, memory_bytes: int = 0
+        self,
+        permit: Held,
+        work: Callable[[], ResultT],
+        cancellation: Cancellation,
+        memory_bytes: int = 0,
+        is_slow: bool = False,
     ) -> ResultT:
         """Runs `work` in a thread, and holds the permit until the thread no longer uses the slot.
 
         Work that takes much memory waits until there is room for it. When the request is cancelled, work that has not
         begun is dropped.
         """
+        lane = self._slow if is_slow else self._usual
         held = await self._room.enter(memory_bytes, cancellation)
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[ResultT] = loop.create_future()
 
         def end() -> None:
-            self._jobs -= 1
+            lane.jobs -= 1
             self._room.leave(held)
             permit.release()
 
         def done(seconds: float, outcome: Callable[[], None]) -> None:
-            self._mean_job_s.add(seconds)
+            lane.mean_job_s.add(seconds)
+            self._slow_share.add(float(is_slow))
             end()
             if not waiting.done():
                 outcome()
@@ -164,8 +196,8 @@ class ImageThreads:
             self._room.leave(held)
             raise
         permit.hold()
-        self._jobs += 1
-        job = self._pool.submit(run)
+        lane.jobs += 1
+        job = lane.pool.submit(run)
         cancellation.on_end(give_up)
         try:
             return await waiting

@@ -123,7 +123,8 @@ class ApiProcess:
                 task.cancel()
         if self._api.traces is not None:
             await self._api.traces.close()
-        self._api.pool.shutdown()
+        for pool in self._api.pools:
+            pool.shutdown()
 
     async def _serve(self, port: int) -> None:
         """All ports are closed together."""

@@ -12,7 +12,7 @@ from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.slots import Permit
 from saccade.service.ipc.tensor_slots import TensorPlace
-from saccade.service.vision.decoding_memory import decoding_bytes
+from saccade.service.vision.decoding_cost import decoding_cost
 from saccade.service.vision.image_decoder import ImageLimits, read_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
 from saccade.service.vision.tiles import Tile, ensure_one_tile
@@ -90,5 +90,5 @@ class SlotFilling:
 
         if header is not None:
             return await self._threads.run_short(work, cancellation)
-        memory = decoding_bytes(image, self._limits.max_pixels)
-        return await self._threads.run(permit, work, cancellation, memory)
+        cost = decoding_cost(image, self._limits.max_pixels)
+        return await self._threads.run(permit, work, cancellation, cost.memory_bytes, cost.is_slow)

@@ -30,7 +30,7 @@ from saccade.service.api.slot_filling import Image
 from saccade.service.core import StageTimes
 from saccade.service.errors import PictureTooLarge, SaccadeError
 from saccade.service.vision.answers import ensure_usable
-from saccade.service.vision.decoding_memory import decoding_bytes, most_pixels_of
+from saccade.service.vision.decoding_cost import decoding_cost, most_pixels_of
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
 from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.tiles import Mosaic, TileGrid, tile_grid, tiles_of
@@ -114,8 +114,10 @@ class TiledPredictor:
         expected = _bytes_of(most_pixels_of(image, limits.max_pixels), manifest.task)
         room = await self._room.enter(min(expected, self._most_bytes), cancellation)
         try:
-            memory = decoding_bytes(image, limits.max_pixels)
-            read = await self._threads.run(held, lambda: read_image(image, limits), cancellation, memory)
+            cost = decoding_cost(image, limits.max_pixels)
+            read = await self._threads.run(
+                held, lambda: read_image(image, limits), cancellation, cost.memory_bytes, cost.is_slow
+            )
             height, width = read.pixels.shape[:2]
             grid = tile_grid(width, height, manifest.preprocess)
             self._ensure_fits(width, height, grid, manifest.task)

@@ -219,6 +219,99 @@ def test_server_stops_with_a_client_connected(repository: Path, tmp_path: Path) 
         running_server(repository, tmp_path, grpc_port=port) as server,
         triton.InferenceServerClient(f"127.0.0.1:{port}") as client,
     ):
-        assert client.is_server_ready()
+        ends: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: ends.put((result, error)))
+        client.async_stream_infer("classifier", [pixel_input(pixels(5))])
+        assert reds(ends.get(timeout=20)[0]) == [5]
         server.terminate()
         assert server.wait(15) == 0
+
+
+def test_stream_answers_in_order_and_goes_on_after_a_refusal(client: Any) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=KEY)
+    for red in range(20):
+        model = "nobody" if red == 7 else "classifier"
+        client.async_stream_infer(model, [pixel_input(pixels(red))], request_id=str(red))
+    found = [answers.get(timeout=20) for _ in range(20)]
+    client.stop_stream()
+
+    assert "no model 'nobody'" in str(found.pop(7)[1])
+    assert [error for _, error in found] == [None] * 19
+    assert [reds(result)[0] for result, _ in found] == [red for red in range(20) if red != 7]
+    assert [result.get_response().id for result, _ in found] == [str(red) for red in range(20) if red != 7]
+
+
+def test_client_of_a_stream_may_wait_for_each_answer(client: Any) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=KEY)
+    for red in (1, 2):
+        client.async_stream_infer("classifier", [pixel_input(pixels(red))])
+        assert reds(answers.get(timeout=20)[0]) == [red]
+    client.stop_stream()
+
+
+@pytest.fixture
+def stub(address: str) -> Iterator[Any]:
+    from tritonclient.grpc import service_pb2_grpc
+
+    with grpc.insecure_channel(address) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def request(**change: Any) -> Any:
+    from tritonclient.grpc import service_pb2
+
+    given = {"name": "images", "datatype": "UINT8", "shape": [1, SIDE, SIDE, 3]}
+    contents = [pixels(5).tobytes()]
+    return service_pb2.ModelInferRequest(
+        **{"model_name": "classifier", "inputs": [given], "raw_input_contents": contents, **change}
+    )
+
+
+METADATA = tuple(KEY.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {"binary_data_output": {"bool_param": False}}},
+        {"outputs": [{"name": "scores", "parameters": {"binary_data": {"bool_param": False}}}]},
+    ],
+)
+def test_answers_are_raw_whatever_a_parameter_of_http_says(stub: Any, change: dict[str, Any]) -> None:
+    answer = stub.ModelInfer(request(**change), metadata=METADATA, timeout=20)
+
+    assert round(float(np.frombuffer(answer.raw_output_contents[0], np.float32)[0]) * 255) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"model_name": ""}, "NOT_FOUND", "unknown model"),
+        ({"model_name": "classifier/versions/1"}, "NOT_FOUND", "unknown model"),
+        ({"model_version": "1/../2"}, "NOT_FOUND", "unknown model"),
+        ({"raw_input_contents": [b"", b""]}, "INVALID_ARGUMENT", "2 raw_input_contents for 1 inputs"),
+        (
+            {"inputs": [{"name": "images", "datatype": "UINT8", "contents": {"uint_contents": [1]}}]},
+            "INVALID_ARGUMENT",
+            "must not be specified when using raw_input_contents",
+        ),
+    ],
+)
+def test_requests_that_no_client_library_makes(stub: Any, change: dict[str, Any], code: str, words: str) -> None:
+    with pytest.raises(grpc.RpcError, match=words) as refused:
+        stub.ModelInfer(request(**change), metadata=METADATA, timeout=20)
+
+    assert refused.value.code().name == code
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
+def test_what_is_no_message_is_refused(address: str, method: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(METHOD + method)
+        with pytest.raises(grpc.RpcError, match=f"no {method}Request") as refused:
+            call(b"\xff" * 50, metadata=METADATA, timeout=20)
+        (streamed,) = channel.stream_stream(METHOD + "ModelStreamInfer")(iter([b"\xff"]), metadata=METADATA)
+    assert refused.value.code().name == "INVALID_ARGUMENT"
+    assert b"no ModelInferRequest" in streamed

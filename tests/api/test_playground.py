@@ -41,7 +41,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(api.asgi)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
-    api.pool.shutdown()
+    for pool in api.pools:
+        pool.shutdown()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

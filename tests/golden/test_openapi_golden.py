@@ -15,7 +15,8 @@ from saccade.service.settings import Settings, resolved
 @pytest.fixture
 def document() -> dict[str, Any]:
     api = build_api(resolved(Settings(backend="fake"), cores=2), lambda generation: None)
-    api.pool.shutdown()
+    for pool in api.pools:
+        pool.shutdown()
     found: dict[str, Any] = api.app.openapi()
     return found
 

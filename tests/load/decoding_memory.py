@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saccade.service.vision.decoding_memory import decoding_bytes
+from saccade.service.vision.decoding_cost import decoding_cost
 from saccade.service.vision.image_decoder import ImageLimits, read_image
 
 SIDE = 5000
@@ -48,7 +48,7 @@ def main() -> None:
             measured = subprocess.run(
                 [sys.executable, "-m", __spec__.name, str(path)], capture_output=True, text=True, check=True
             )
-            bound = decoding_bytes(path.read_bytes(), SIDE * SIDE) / (SIDE * SIDE)
+            bound = decoding_cost(path.read_bytes(), SIDE * SIDE).memory_bytes / (SIDE * SIDE)
             print(f"{name:20} {float(measured.stdout):5.1f} bytes per pixel, counted as {bound:.0f}")
 
 

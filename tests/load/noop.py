@@ -43,7 +43,7 @@ from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.load.bench import photographs
 from tests.support.ports import free_port
-from tests.support.server import ROOT, running_server, wait_until
+from tests.support.server import ROOT, clean_environment, running_server, wait_until
 from tests.support.versions import publish_fake
 
 MODEL = "noop"
@@ -174,9 +174,10 @@ def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *,
                 continue
             (work / name).mkdir()
             environment = {"PYTHONPATH": str(checkout)}
+            publish_in(checkout, work / name / "repository")
             server = stack.enter_context(
                 running_server(
-                    work / "repository",
+                    work / name / "repository",
                     work / name,
                     folder=checkout,
                     environment=environment,
@@ -203,6 +204,15 @@ def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *,
         **{name: summary([each[name] for each in turns], bare) for name in subjects},
         **{f"here_over_{name}": ratios(turns, name) for name in subjects if name != "here"},
     }
+
+
+def publish_in(checkout: Path, repository: Path) -> None:
+    """As that state of the project publishes: an older one refuses what a newer one writes."""
+    code = (
+        "import sys, pathlib, tests.support.versions as it; it.publish_fake(pathlib.Path(sys.argv[1]), sys.argv[2], 1)"
+    )
+    environment = clean_environment({"PYTHONPATH": str(checkout)})
+    subprocess.run([sys.executable, "-c", code, str(repository), MODEL], cwd=checkout, env=environment, check=True)
 
 
 @contextmanager

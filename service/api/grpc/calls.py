@@ -9,15 +9,18 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Never
 
 import grpc
 import numpy as np
 import orjson
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp, Message
 
-from saccade.service.api.grpc.messages import OIP_METHODS, message_class
+from saccade.service.api.grpc.messages import OIP_METHODS, OIP_SERVICE, message_class
+from saccade.service.api.grpc.streams import stream_of_answers
 
 Context = Any  # grpc.aio.ServicerContext, which is generic in ways that do not matter here
 _LENGTH = b"inference-header-content-length"
@@ -50,6 +53,7 @@ class OipCalls:
     """The handlers of the protocol's methods."""
 
     def __init__(self, asgi: ASGIApp, max_deadline_s: float) -> None:
+        self.stopping = asyncio.Event()  # ends streams, which clients leave open
         self._asgi = asgi
         self._max_deadline_s = max_deadline_s
 
@@ -68,14 +72,18 @@ class OipCalls:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        return {
+        handlers = {
             name: grpc.unary_unary_rpc_method_handler(
-                ways[name],
-                message_class(f"{name}Request").FromString,
-                message_class(f"{name}Response").SerializeToString,
+                _reading(f"{name}Request", ways[name]),
+                response_serializer=message_class(f"{name}Response").SerializeToString,
             )
             for name in OIP_METHODS
         }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            partial(stream_of_answers, _reading("ModelInferRequest", self._model_infer), self.stopping),
+            response_serializer=message_class("ModelStreamInferResponse").SerializeToString,
+        )
+        return handlers
 
     async def is_ready(self, context: Context) -> bool:
         return (await self._ask("GET", "/health/ready", context)).status == 200
@@ -87,24 +95,25 @@ class OipCalls:
         return message_class("ServerReadyResponse")(ready=await self.is_ready(context))
 
     async def _model_ready(self, request: Any, context: Context) -> Any:
-        answer = await self._ask("GET", _model_path(request) + "/ready", context)
+        answer = await self._ask("GET", await _model_path(request, context) + "/ready", context)
         return message_class("ModelReadyResponse")(ready=answer.status == 200)
 
     async def _server_metadata(self, request: Any, context: Context) -> Any:
         return _parsed(await self._asked("GET", "", context), "ServerMetadataResponse")
 
     async def _model_metadata(self, request: Any, context: Context) -> Any:
-        return _parsed(await self._asked("GET", _model_path(request), context), "ModelMetadataResponse")
+        return _parsed(await self._asked("GET", await _model_path(request, context), context), "ModelMetadataResponse")
 
     async def _model_config(self, request: Any, context: Context) -> Any:
-        config = (await self._asked("GET", _model_path(request) + "/config", context)).document
+        path = await _model_path(request, context) + "/config"
+        config = (await self._asked("GET", path, context)).document
         for tensor in (*config["input"], *config["output"]):
             tensor["data_type"] = _TYPE_NUMBERS[tensor["data_type"]]
         config["input"][0]["format"] = _NHWC
         return ParseDict({"config": config}, message_class("ModelConfigResponse")(), ignore_unknown_fields=True)
 
     async def _model_statistics(self, request: Any, context: Context) -> Any:
-        path = _model_path(request) if request.name else "/models"
+        path = await _model_path(request, context) if request.name else "/models"
         return _parsed(await self._asked("GET", path + "/stats", context), "ModelStatisticsResponse")
 
     async def _repository_index(self, request: Any, context: Context) -> Any:
@@ -125,8 +134,7 @@ class OipCalls:
             header, tensors = _http_form(request, self._timeout_us(context))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        version = f"/versions/{request.model_version}" if request.model_version else ""
-        path = f"/models/{request.model_name}{version}/infer"
+        path = await _path_of(request.model_name, request.model_version, context) + "/infer"
         body = b"".join((header, *tensors))
         return _infer_response(await self._asked("POST", path, context, body, (_LENGTH, b"%d" % len(header))))
 
@@ -190,8 +198,31 @@ async def _abort(context: Context, answer: _Answer) -> Never:
     raise AssertionError("abort raises")
 
 
-def _model_path(request: Any) -> str:
-    return f"/models/{request.name}" + (f"/versions/{request.version}" if request.version else "")
+def _reading(
+    name: str, handler: Callable[[Any, Context], Awaitable[Any]]
+) -> Callable[[bytes, Context], Awaitable[Any]]:
+    """The handler for a message's bytes. gRPC's own reading would log each damaged one with its trace."""
+    message = message_class(name)
+
+    async def handle(data: bytes, context: Context) -> Any:
+        try:
+            request = message.FromString(data)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {name} of {OIP_SERVICE}")
+        return await handler(request, context)
+
+    return handle
+
+
+async def _model_path(request: Any, context: Context) -> str:
+    return await _path_of(request.name, request.version, context)
+
+
+async def _path_of(model: str, version: str, context: Context) -> str:
+    """Below /v2."""
+    if not model or "/" in model or "/" in version:  # would be another path
+        await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: {model!r}, version {version!r}")
+    return f"/models/{model}" + (f"/versions/{version}" if version else "")
 
 
 def _parsed(answer: _Answer, message: str) -> Any:
@@ -203,8 +234,10 @@ def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, Sequence[by
     inputs, raw = list(request.inputs), list(request.raw_input_contents)
     if raw and len(raw) != len(inputs):
         raise ValueError(f"{len(raw)} raw_input_contents for {len(inputs)} inputs: give all of them, or none")
+    if raw and any(given.HasField("contents") for given in inputs):
+        raise ValueError("contents of an input must not be specified when using raw_input_contents")
     tensors = raw or [_contents(given) for given in inputs]
-    parameters = {"binary_data_output": True, **_parameters(request.parameters)}
+    parameters = {**_parameters(request.parameters), "binary_data_output": True}
     if timeout_us is not None and not parameters.get("timeout"):
         parameters["timeout"] = timeout_us
     document = {
@@ -219,7 +252,10 @@ def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, Sequence[by
             }
             for given, tensor in zip(inputs, tensors, strict=True)
         ],
-        "outputs": [{"name": item.name, "parameters": _parameters(item.parameters)} for item in request.outputs],
+        "outputs": [
+            {"name": item.name, "parameters": {**_parameters(item.parameters), "binary_data": True}}
+            for item in request.outputs
+        ],
     }
     return orjson.dumps(document), tensors
 

@@ -47,6 +47,7 @@ _OIP = {
     "InferOutputTensor": _TENSOR,
     "ModelInferResponse": "model_name:1 model_version:2 id:3 parameters:4:{InferParameter} "
     "outputs:5:InferOutputTensor* raw_output_contents:6:bytes*",
+    "ModelStreamInferResponse": "error_message:1 infer_response:2:ModelInferResponse",
     "ModelStatisticsRequest": _NAMED,
     "StatisticDuration": "count:1:uint64 ns:2:uint64",
     "InferStatistics": " ".join(f"{name}:{number}:StatisticDuration" for number, name in enumerate(_DURATIONS, 1)),

@@ -40,7 +40,7 @@ class GrpcServer:
                 *_FOR_TENSORS,
             )
         )
-        calls = OipCalls(asgi, settings.max_deadline_ms / 1000)
+        self._calls = calls = OipCalls(asgi, settings.max_deadline_ms / 1000)
 
         async def check(request: Any, context: Any) -> Any:
             if request.service not in ("", OIP_SERVICE, HEALTH_SERVICE):
@@ -67,7 +67,8 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, within_s: float) -> None:
-        """New calls are refused at once, those in flight get so long."""
+        """New calls are refused at once, those in flight get so long; streams end after what they were asked."""
+        self._calls.stopping.set()
         await self._server.stop(within_s)
 
 

@@ -13,7 +13,7 @@ from saccade.service.api.http.content_encoding import ENCODINGS
 from saccade.service.api.http.error_responses import problem_of, retry_after
 from saccade.service.api.predictor import ImageAnswer
 from saccade.service.core import StageTimes
-from saccade.service.errors import Draining, PayloadTooLarge, SaccadeError, UnsupportedEncoding
+from saccade.service.errors import Draining, SaccadeError, UnsupportedEncoding
 from saccade.service.ipc.api_keys import Unauthorized
 
 _SERVER_TIMING = ", ".join(
@@ -80,7 +80,7 @@ def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, 
         headers.append((b"accept-encoding", ", ".join(ENCODINGS).encode()))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
-    if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
+    if must_close or isinstance(error, Draining):
         headers.append((b"connection", b"close"))
     return headers
 

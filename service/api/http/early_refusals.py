@@ -36,7 +36,7 @@ class EarlyRefusals:
         path, _, query = url.partition(b"?")
         names = predict_names_in(path.decode("latin-1"))
         fields = dict(headers)
-        if names is None or b"%" in path or not can_be_dropped(fields.get(b"content-length"), self._limits):
+        if names is None or b"%" in path or not can_be_dropped(fields, self._limits):
             return None
         refused = self._endpoint.early_refusal(names, query, fields)
         if refused is None:

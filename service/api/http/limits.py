@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from saccade.service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
 
+# The rest of a refused body is read and dropped up to so many times the limit, so that clients which send all before
+# they read get the answer, and keep their connection.
+_DROPPED_TIMES = 8
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -49,11 +52,13 @@ class Body:
         self._limits = limits
         self._taken_bytes = 0
         self._made_bytes = 0
-        self._is_begun = self._is_late = False
+        self._is_begun = self._is_late = self._is_complete = False
 
-    def can_be_dropped(self, content_length: bytes | None) -> bool:
+    def can_be_dropped(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether the connection may go on after an answer to a body that was not read: it is dropped as it comes."""
-        return not self._is_late and (self._is_begun or can_be_dropped(content_length, self._limits))
+        if self._is_complete or self._is_late:
+            return self._is_complete
+        return can_be_dropped(headers, self._limits, is_begun=self._is_begun)
 
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
@@ -64,6 +69,7 @@ class Body:
                 first = await receive()
                 if first["type"] == "http.request" and not first.get("more_body", False):
                     content: bytes = first.get("body", b"")  # the usual case: one message, no copy
+                    self._is_complete = True
                     self._take(len(content))
                     self._ensure_allowed(len(content))
                     return content
@@ -82,6 +88,7 @@ class Body:
             self._ensure_allowed(self._taken_bytes)
             chunks.append(chunk)
             if not message.get("more_body", False):
+                self._is_complete = True
                 return b"".join(chunks)
             message = await receive()
 
@@ -107,9 +114,11 @@ class Body:
             )
 
 
-def can_be_dropped(content_length: bytes | None, limits: BodyLimits) -> bool:
-    """Whether a body of which nothing was read is short enough to be dropped as it comes."""
-    return content_length is not None and content_length.isdigit() and int(content_length) <= limits.max_body_bytes
+def can_be_dropped(headers: Mapping[bytes, bytes], limits: BodyLimits, *, is_begun: bool = False) -> bool:
+    """Whether a body that is not read is short enough to be dropped as it comes; one that may never come is not."""
+    length = headers.get(b"content-length", b"")
+    may_never_come = b"expect" in headers and not is_begun
+    return length.isdigit() and not may_never_come and int(length) <= _DROPPED_TIMES * limits.max_body_bytes
 
 
 def _declared_bytes(content_length: bytes | None) -> int:

@@ -242,7 +242,7 @@ class PredictEndpoint:
             self._count_error(scope, target, error)
             if not isinstance(error, ClientLeft):
                 self._log(error, request_id, target)
-                must_close = not body.can_be_dropped(headers.get(b"content-length"))
+                must_close = not body.can_be_dropped(headers)
                 await self._refuse(send, error, request_id, must_close)
         except Exception as error:  # the last stop: logged with its trace, answered without it
             log.exception("request_failed", request_id=request_id, path=scope["path"])

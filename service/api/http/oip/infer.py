@@ -23,7 +23,7 @@ from saccade.service.api.http.vision_routes import (
 )
 from saccade.service.api.predictor import ImageAnswer
 from saccade.service.api.priority import Priority
-from saccade.service.errors import DeadlineExceeded, Overloaded, SaccadeError, Unprocessable
+from saccade.service.errors import DeadlineExceeded, NotFound, Overloaded, SaccadeError, Unprocessable
 from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, given_for
 
 _INLINE_BYTES = 256 * 1024  # of a request; larger JSON leaves the event loop
@@ -110,4 +110,5 @@ def refusal_of(error: SaccadeError, request_id: str) -> tuple[int, dict[str, str
     """Status and body as the protocol has them."""
     problem = problem_of(error, request_id)
     status = next((code for kind, code in _STATUSES if isinstance(error, kind)), problem["status"])
-    return status, {"error": problem["detail"]}
+    words = "Request for unknown model: " if isinstance(error, NotFound) else ""  # which clients look for
+    return status, {"error": words + problem["detail"]}

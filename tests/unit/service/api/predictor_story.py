@@ -107,8 +107,10 @@ class Story:
         has_ladder: bool = False,
         repository: Path = Path("/nowhere"),
         given: GivenParameters = NOTHING_GIVEN,
+        slow_pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self.repository = repository
+        self._slow_pool = slow_pool
         self.slots = Slots()
         self.slots.adopt(arena)
         self.estimates = InstanceEstimates()
@@ -131,7 +133,7 @@ class Story:
         devices = Devices({"cpu": Device(self.slots, self.estimates, self.worker)})  # type: ignore[arg-type]  # same methods
         admission = Admission(devices)
         fallback = Fallback(FallbackRule(has_ladder, 1.0), admission.expected_wait_s)
-        threads = ImageThreads(self.pool, 2, lag=lag)
+        threads = ImageThreads(self.pool, 2, lag=lag, slow_pool=self._slow_pool)
         filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels)
         self.metrics = Metrics(CollectorRegistry())
         catalog = ServingCatalog(self.metrics, lambda generation: None)
@@ -168,7 +170,7 @@ def running_story(pool: ThreadPoolExecutor | None = None, slots: int = 2, **name
     arena.close()
 
 
-def image(width: int = 8, image_format: str = "PNG") -> bytes:
+def image(width: int = 8, image_format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, image_format)
+    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, image_format, **options)
     return buffer.getvalue()

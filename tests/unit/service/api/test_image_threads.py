@@ -47,10 +47,10 @@ class FreePermit:
 class Story:
     """Two threads, and a clock that the jobs move."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow_pool: ThreadPoolExecutor | None = None) -> None:
         self.now_s = 0.0
         self.lag = ScriptedLag()
-        self.threads = ImageThreads(HeldPool(2), 2, lambda: self.now_s, self.lag)
+        self.threads = ImageThreads(HeldPool(2), 2, lambda: self.now_s, self.lag, slow_pool)
         self.client = ScriptedClient()
         self.done: list[str] = []
 
@@ -65,10 +65,10 @@ class Story:
         with Cancellation(time.monotonic() + 3600.0, self.client) as cancellation:
             await self.threads.run_short(self.work(seconds, name), cancellation)
 
-    async def long(self) -> None:
+    async def long(self, is_slow: bool = False, seconds: float = 0.0) -> None:
         with Cancellation(time.monotonic() + 3600.0, self.client) as cancellation:
             permit: Any = FreePermit()
-            await self.threads.run(permit, self.work(0.0), cancellation)
+            await self.threads.run(permit, self.work(seconds), cancellation, is_slow=is_slow)
 
 
 async def wait_behind(count: int) -> float:
@@ -100,6 +100,30 @@ async def test_a_job_is_expected_to_take_what_jobs_took_in_the_long_run() -> Non
     await story.short(1.5)
 
     assert story.threads.job_s == pytest.approx(0.95 * 0.5 + 0.05 * 1.5)
+
+
+async def test_usual_pictures_do_not_wait_behind_slow_ones() -> None:
+    story = Story(slow_pool=HeldPool(2))
+    await story.short(0.5)
+    slow = [asyncio.create_task(story.long(is_slow=True)) for _ in range(20)]
+    await asyncio.sleep(0)
+
+    assert story.threads.wait_s == 0.0
+    await story.short(0.5, "usual")
+
+    assert story.done[-1] == "usual"
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
+
+
+async def test_one_slow_picture_counts_for_a_twentieth_of_what_is_expected() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        story = Story(slow_pool=pool)
+        await story.short(0.0)
+        await story.long(is_slow=True, seconds=2.0)
+
+    assert story.threads.job_s == pytest.approx(0.05 * 2.0)
 
 
 async def test_short_jobs_of_a_long_iteration_wait_for_the_next_in_their_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -187,3 +188,20 @@ async def test_small_jpegs_wait_for_the_next_iteration_while_the_loop_is_behind(
 
         assert (await running)[0].prediction is not None
         assert pool.count == 0
+
+
+async def test_slow_pictures_leave_the_threads_to_others() -> None:
+    release = threading.Event()
+    of_many_bytes = image(image_format="JPEG", progressive=True) + bytes(2**20)
+    with ThreadPoolExecutor(2) as slow_pool, running_story(slow_pool=slow_pool) as story:
+        for _ in range(2):
+            slow_pool.submit(release.wait, 20)  # two slow pictures
+        slow, usual = story.start(of_many_bytes), story.start(image())
+        await story.worker.answer(await story.worker.submitted.get())
+
+        assert (await usual)[0].prediction is not None
+        assert not slow.done()
+
+        release.set()
+        await story.worker.answer(await story.worker.submitted.get())
+        assert (await slow)[0].prediction is not None

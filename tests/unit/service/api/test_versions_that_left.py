@@ -59,7 +59,8 @@ async def swap(repository: Path, versions: int) -> None:
             assert answer.status_code == 503  # there is no worker
     assert versions_in_memory() == [versions]
     running.cancel()
-    api.pool.shutdown()
+    for pool in api.pools:
+        pool.shutdown()
 
 
 def test_only_the_version_that_serves_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

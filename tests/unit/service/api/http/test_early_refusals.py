@@ -117,7 +117,8 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
     story = Story(api, arena)
     yield story
     arena.close()
-    api.pool.shutdown()
+    for pool in api.pools:
+        pool.shutdown()
 
 
 HEAD = request(f"Authorization: Bearer {KEY}")

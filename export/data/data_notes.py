@@ -1,0 +1,63 @@
+"""What is said of a recipe's data beside complaints: whether there is enough of it, and what it can resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from saccade.export.data.data_report import SplitFacts, pictures_word
+from saccade.export.data.resolution import resolution_sentence
+from saccade.export.gate.limits import fewer_test_images
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.variants import TRAITS
+from saccade.models.contract.manifest import MetricName
+from saccade.models.contract.specs import Task
+
+_METRICS: Mapping[Task, MetricName] = {
+    Task.CLASSIFY: "top1",
+    Task.DETECT: "map",
+    Task.SEGMENT: "miou",
+    Task.INSTANCES: "mask_map",
+    Task.EMBED: "recall_at_1",
+    Task.IMAGE: "ssim",
+}
+
+
+def calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
+    """Notes calibration sets with too few different pictures; formats below 32 bits need them for activation ranges."""
+    recipe = loaded.recipe
+    needed = recipe.calibration.min_images
+    calibrated = () if loaded.quantized else recipe.variants
+    reduced = [variant for variant in calibrated if TRAITS[variant].is_calibrated]
+    for split in splits:
+        different = split.different
+        if split.name == "calibration" and reduced and 0 < different < needed:
+            yield (
+                f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
+                f"asked for: add some, or set `calibration: {{min_images: {different}}}`"
+            )
+
+
+def metric_of(loaded: LoadedRecipe) -> MetricName:
+    task = loaded.recipe.task
+    return "label_map" if task.multi_label else _METRICS[task.task]
+
+
+def test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
+    """Notes a test split below the gate's least number, which denies every variant after minutes of work."""
+    recipe = loaded.recipe
+    needed = recipe.gate.test_images_limit(metric_of(loaded))
+    used = next((split.different for split in splits if split.name == "test"), 0)
+    if recipe.gate.needs_labels and 0 < used < needed:
+        yield (
+            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: "
+            f"{fewer_test_images(used)}"
+        )
+
+
+def resolution_of(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
+    if loaded.recipe.task.multi_label:
+        return ""  # how far such a metric varies depends on how rare the labels are
+    if not any(any(split.images_with) for split in splits):
+        return ""  # nothing is measured without labels
+    used = next((split.used for split in splits if split.name == "test"), 0)
+    return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""

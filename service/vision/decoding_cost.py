@@ -1,0 +1,103 @@
+"""Estimates from a picture's first bytes what its decoding takes of memory and time, before anything is decoded.
+
+The bytes per pixel are the growth of a process's resident memory while it decoded 25 megapixels (`python -m
+tests.load.decoding_memory`), and above that what photographs took on other machines. The time is what it took there.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+from saccade.service.vision.image_decoder import JPEG_MAGIC, TURBO_COLOURS, jpeg_header
+from saccade.service.vision.jpeg_segments import scan_count
+
+_SLOW_S = 0.02
+_FEW_BYTES = 2**20
+_OLD_BMP_HEADER = 12  # bytes; its sides have 16 bits
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingCost:
+    """What decoding a file takes at most."""
+
+    memory_bytes: int
+    is_slow: bool  # takes longer than a request should wait for
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Per pixel."""
+
+    memory_bytes: int
+    nanoseconds: float
+
+
+_PLAIN_JPEG, _TURNED_JPEG, _PNG_OR_BMP, _OTHER = _Kind(3, 2), _Kind(7, 8), _Kind(18, 30), _Kind(27, 40)
+_UNUSUAL_JPEG = _Kind(11, 15)
+_SCAN_NANOSECONDS = 2  # of each scan of a JPEG that has several; with next to no bytes 0.6
+
+
+def most_pixels_of(data: bytes, most_pixels: int) -> int:
+    """Returns how many pixels a file says that it has; `most_pixels` where it does not say, or says more."""
+    return _pixels(_kind_and_size(data)[1], most_pixels)
+
+
+def _pixels(size: tuple[int, int] | None, most_pixels: int) -> int:
+    return most_pixels if size is None else min(size[0] * size[1], most_pixels)
+
+
+def decoding_cost(data: bytes, most_pixels: int) -> DecodingCost:
+    """Of this file; a size that it does not say counts as `most_pixels`."""
+    kind, size = _kind_and_size(data)
+    pixels = _pixels(size, most_pixels)
+    return DecodingCost(kind.memory_bytes * pixels, kind.nanoseconds * 1e-9 * pixels > _SLOW_S)
+
+
+def _kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
+    if data.startswith(JPEG_MAGIC):
+        return _jpeg_kind_and_size(data)
+    try:
+        if data.startswith(b"\x89PNG"):
+            return _PNG_OR_BMP, struct.unpack_from(">II", data, 16)
+        if data.startswith(b"BM"):
+            width, height = struct.unpack_from("<hh" if data[14] == _OLD_BMP_HEADER else "<ii", data, 18)
+            return _PNG_OR_BMP, (abs(width), abs(height))
+        if data[8:12] == b"WEBP":
+            return _OTHER, _webp_size(data)
+    except (struct.error, IndexError):  # too short, which the decoder tells
+        return _OTHER, (0, 0)
+    return _OTHER, None
+
+
+def _jpeg_kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
+    header = jpeg_header(data)
+    if header is None:
+        return _with_scans(_UNUSUAL_JPEG, data), None
+    size = (header.width, header.height)
+    if header.colorspace not in TURBO_COLOURS:
+        return _with_scans(_UNUSUAL_JPEG, data), size
+    if not header.is_one_scan:
+        return _with_scans(_TURNED_JPEG, data), size
+    return _PLAIN_JPEG if header.segments.orientation == 1 else _TURNED_JPEG, size
+
+
+def _with_scans(kind: _Kind, data: bytes) -> _Kind:
+    if len(data) > _FEW_BYTES:  # slow anyway, and counting takes a millisecond per megabyte
+        return _Kind(kind.memory_bytes, math.inf)
+    return _Kind(kind.memory_bytes, kind.nanoseconds + _SCAN_NANOSECONDS * scan_count(data))
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Reads the size as RFC 9649 writes it, one form per kind of the first chunk."""
+    match data[12:16]:
+        case b"VP8X":
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    return None
