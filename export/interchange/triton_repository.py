@@ -15,6 +15,7 @@ from saccade.export.errors import ExportError, RecipeError
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.repository.without_extras import without_extras
 
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int32": "TYPE_INT32"}
 _KINDS = {"any": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}  # by a variant's target
@@ -62,8 +63,8 @@ def triton_note(version: VerifiedVersion, variant: Variant) -> str:
     outputs = ", ".join(spec.name for spec in manifest.outputs)
     return f"""# {manifest.model}/{manifest.version} for Triton
 
-Variant {variant.name}, from the manifest with SHA-256 {version.manifest_sha256}. The gate measured these bytes in
-saccade's own server, not in Triton.
+Variant {variant.name}, from the manifest with SHA-256 {version.manifest_sha256}. The gate measured this graph in
+saccade's own server, not in Triton. Outputs that only some requests ask for, such as explanations, were taken out of it.
 
 Here: the deploy graph, from uint8 pixels `{manifest.input.name}` {list(manifest.input.shape)} to {outputs}, with
 normalisation, decoding of boxes and suppression inside; batches of {", ".join(map(str, manifest.allowed_batch_sizes))}.
@@ -94,6 +95,8 @@ def write_triton_repository(version: VerifiedVersion, variant: Variant, root: Pa
         for name in (variant.file, *variant.external_data):
             (graphs / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(version.path / name, graphs / name)
+        graph = graphs / variant.file
+        graph.write_bytes(without_extras(graph.read_bytes(), variant.extras))
         texts = {
             "config.pbtxt": triton_config(manifest, variant),
             _LABELS: "".join(f"{label}\n" for label in manifest.labels),

@@ -30,8 +30,8 @@ def confidence_figure(file: Path, recipe: Recipe, tuning: ImageSplit, test: Imag
     if recipe.task.task is not Task.CLASSIFY or recipe.task.multi_label:
         return None
     held, shown = (logits_of(file, recipe, split.images) for split in (tuning, test))
-    if held is None or shown is None:
-        return None
+    if held is None or shown is None or not (np.isfinite(held).all() and np.isfinite(shown).all()):
+        return None  # answers that are no numbers are said by the gate
     truth, served = class_ids_of(test), recipe.task.temperature
     fitted = best_temperature(held, class_ids_of(tuning))
     return ConfidenceFigure(

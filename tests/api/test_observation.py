@@ -170,8 +170,16 @@ def test_predict_paths_are_described(document: dict[str, Any], path: str) -> Non
     in_path = {item["name"] for item in operation["parameters"] if item["in"] == "path"}
     in_query = {item["name"] for item in operation["parameters"] if item["in"] == "query"}
     assert in_path == {part[1:-1] for part in path.split("/") if part.startswith("{")}
-    by_task = {"top_k", "score_threshold", "max_detections", "mask_format", "encoding", "embedding_dtype"}
-    assert in_query == by_task | {"deadline_ms", "variant", "allow_cheaper", "explain", "quality"}
+    by_task = {
+        "top_k",
+        "score_threshold",
+        "max_detections",
+        "mask_format",
+        "encoding",
+        "embedding_dtype",
+        "image_format",
+    }
+    assert in_query == by_task | {"deadline_ms", "variant", "allow_cheaper", "explain", "trust", "quality"}
     assert {"image/jpeg", "multipart/form-data", "application/json"} <= set(operation["requestBody"]["content"])
     assert {"200", "413", "415", "422", "429", "503", "504"} <= set(operation["responses"])
 

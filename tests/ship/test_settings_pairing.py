@@ -34,6 +34,7 @@ LEFT_AT_DEFAULT = {
     "max_concurrent_per_key": "belongs to keys, which need a Secret of yours",
     "body_timeout_ms": "a property of clients, not of the cluster",
     "max_images_per_request": "a property of clients, not of the cluster",
+    "max_tiles": "a property of pictures, not of the cluster",
     "grpc_port": "needs the grpc extra in your image, and a port in your Service",
     "admin_port": "needs a key of scope admin, and a port that no Service shows",
     "cors_origins": "names your web pages",

@@ -49,6 +49,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, level: str = "info") -> CountedW
     """What is written from now on; set in the test itself, since pytest puts its own stderr before each."""
     stderr = CountedWrites()
     monkeypatch.setattr(sys, "stderr", stderr)
+    logging.captureWarnings(False)  # pytest took back what an earlier test captured, and logging does not know
     configure_logs("json", "api-0", level)
     return stderr
 
