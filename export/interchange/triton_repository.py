@@ -64,7 +64,7 @@ def triton_note(version: VerifiedVersion, variant: Variant) -> str:
     return f"""# {manifest.model}/{manifest.version} for Triton
 
 Variant {variant.name}, from the manifest with SHA-256 {version.manifest_sha256}. The gate measured this graph in
-saccade's own server, not in Triton. Outputs that only some requests ask for, such as explanations, were taken out of it.
+saccade's own server, not in Triton. Outputs that only some requests ask for, as explanations are, were taken out of it.
 
 Here: the deploy graph, from uint8 pixels `{manifest.input.name}` {list(manifest.input.shape)} to {outputs}, with
 normalisation, decoding of boxes and suppression inside; batches of {", ".join(map(str, manifest.allowed_batch_sizes))}.
