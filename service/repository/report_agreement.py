@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
+from saccade.models.contract.specs import Frozen
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.gate_agreement import gate_faults
 from saccade.service.repository.layer_precision import weighted_precisions
@@ -170,11 +172,12 @@ def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
     """Names of what differs, in words."""
     if tuple(report["labels"]) != manifest.labels:
         yield "labels"
-    if report.get("preprocess") not in (None, manifest.preprocess.model_dump(mode="json")):
+    preprocess, normalisation = report.get("preprocess"), report.get("normalisation")
+    if preprocess is not None and not _is_same(manifest.preprocess, preprocess):
         yield "preprocess"
-    if report.get("normalisation") not in (None, manifest.normalisation.model_dump(mode="json")):
+    if normalisation is not None and not _is_same(manifest.normalisation, normalisation):
         yield "normalisation"
-    if report["reference"] != manifest.reference_metric.model_dump(mode="json"):
+    if not _is_same(manifest.reference_metric, report["reference"]):
         yield "reference_metric"
     points = [variant.operating_point for variant in manifest.variants]
     if any(point is not None and point.score_threshold != manifest.task.score_threshold for point in points):
@@ -190,18 +193,29 @@ def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
 
 
 def _differences_of(variant: Variant, file_sha256: str, found: Mapping[str, Any]) -> Iterator[str]:
-    document, qualify = variant.model_dump(mode="json"), found["qualify"]
+    qualify = found["qualify"]
     device = qualify.get("device")
     measured = qualify if device is None else device  # a settled version has its device's figures
-    if document["gate"] != found["gate"]:
+    if not _is_same(variant.gate, found["gate"]):
         yield "the gate"
     if qualify["file_sha256"] != file_sha256:
         yield "the file"
-    if document["metric"] != measured["metric"]:
+    if not _is_same(variant.metric, measured["metric"]):
         yield "the metric"
     if variant.latency != tuple(LatencyFigure.model_validate(each) for each in measured["latency"]):
         yield "the latency"
-    if document["paired_speeds"] != qualify.get("paired_speeds", []):
+    speeds = qualify.get("paired_speeds", [])
+    if len(speeds) != len(variant.paired_speeds) or not all(map(_is_same, variant.paired_speeds, speeds)):
         yield "the paired speed"
-    if document["operating_point"] != measured.get("operating_point"):
+    if not _is_same(variant.operating_point, measured.get("operating_point")):
         yield "the operating point"
+
+
+def _is_same(told: Frozen | None, reported: object) -> bool:
+    """Whether a report says what the manifest tells; what an older one does not say has its default."""
+    if told is None:
+        return reported is None
+    try:
+        return type(told).model_validate(reported) == told
+    except ValidationError:
+        return False

@@ -42,6 +42,21 @@ def test_a_client_that_half_closes_gets_its_answer(server: Server, version: str)
     assert red_of(json.loads(body)["predictions"][0]) == 40
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n", 200),
+        (b"GET /v1/models HTTP/1.1\r\nHost: here\r\n\r\n", 200),
+        (request(b"no picture").replace(b"classifier", b"nobody"), 404),
+        (b"DELETE /health/live HTTP/1.1\r\nHost: here\r\n\r\n", 405),
+    ],
+)
+def test_an_answer_of_the_very_turn_is_sent(server: Server, sent: bytes, status: int) -> None:
+    for _ in range(5):
+        ((head, _body),) = answers(server, sent)
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_an_answer_that_takes_its_time_is_whole(server: Server) -> None:
     """Letters of its first line were sent ahead."""
     ((head, body),) = answers(server, request(SLOW_PNG))

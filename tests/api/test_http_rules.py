@@ -41,6 +41,7 @@ def statuses(server: Server, sent: bytes) -> list[int]:
     [
         (post(b"Transfer-Encoding: identity, chunked\r\n", _CHUNKED), 501),
         (post(b"Transfer-Encoding: gzip, chunked\r\n", _CHUNKED), 501),
+        (post(b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", _CHUNKED), 501),
         (post(b"Transfer-Encoding: chunked, identity\r\n", _CHUNKED), 400),
         (post(b"Transfer-Encoding: chunked\r\n" + _LENGTH, _CHUNKED), 400),
         (post(_LENGTH + b"Content-Length: 3\r\n"), 400),

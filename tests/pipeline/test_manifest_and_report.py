@@ -165,6 +165,20 @@ def test_another_normalisation_than_the_reports_is_named(version_dir: Path) -> N
         verify_version(version_dir)
 
 
+@pytest.mark.parametrize("section", ["preprocess", "normalisation", "reference"])
+def test_what_an_older_report_does_not_tell_has_its_default(version_dir: Path, section: str) -> None:
+    """Fields come with new versions of the exporter, and what was published before them stays published."""
+    report = orjson.loads((version_dir / "report.json").read_bytes())
+    defaults = [name for name, value in report[section].items() if value in (None, False, 0, "")]
+    for document in ("report.json", "manifest.json"):
+        change(version_dir / document, lambda told: [told.get(section, {}).pop(name, None) for name in defaults])
+    rehash(version_dir)
+    (version_dir / SIGNATURE_NAME).unlink(missing_ok=True)
+
+    verify_version(version_dir)
+    assert section != "preprocess" or "margin" in defaults
+
+
 def test_an_older_report_without_thresholds_stays_valid(version_dir: Path) -> None:
     change(version_dir / "report.json", lambda report: [report.pop(name) for name in ("thresholds", "normalisation")])
     change(version_dir / "manifest.json", lambda manifest: manifest.update(judged=False))

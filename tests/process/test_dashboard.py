@@ -131,6 +131,8 @@ def test_every_panel_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyP
                     answer = asked.get("/api/v1/query", params={"query": expression})
                 except httpx.TransportError:  # it has not begun to listen
                     return False
+                if answer.status_code == 503:  # it listens, and is not ready
+                    return False
                 document = answer.json()
                 assert document["status"] == "success", f"{panel}: {document}"
                 if any(result["value"][1] != "NaN" for result in document["data"]["result"]):

@@ -20,6 +20,7 @@ class HalfClosed(OneWriteProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn always closes
         """Whether the connection stays, which it does for complete requests that were not answered yet."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            cast("OneWriteTransport", self.transport).flush()  # an answer of this very turn
             return False
         self.cycle.keep_alive = False
         self._send_later(0)

@@ -58,7 +58,7 @@ class LimitedHeads(TakenAnswers):
         self._refusal: tuple[HTTPStatus, str] | None = None  # why the parsing was ended
         self._is_refused = False  # what follows belongs to no request
         self._is_upgrade = False  # the parser takes what follows for another protocol
-        self._piece = b""
+        self._piece = self._again = b""  # what is being parsed, and what is to be parsed behind it
         self._head_timer: asyncio.TimerHandle | None = None  # also of the rest of a body that was answered already
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
@@ -74,12 +74,14 @@ class LimitedHeads(TakenAnswers):
         """Refuses what is too large as far as it was read: a field without an end reaches no callback of the parser."""
         if self._is_refused:
             return
-        was_open = self._is_message_open
+        was_open, size = self._is_message_open, len(data)
         self._had_progress = False
-        self._piece = data
-        super().data_received(data)
-        if self.transport.is_closing() or self._is_refused:
-            return
+        while data:
+            self._piece, self._again = data, b""
+            super().data_received(data)
+            if self.transport.is_closing() or self._is_refused:
+                return
+            data = self._again
         if not self._is_message_open:
             if not self._is_answering and self.timeout_keep_alive_task is None:
                 self._wait_for_next()  # empty lines between requests have stopped the wait
@@ -87,7 +89,7 @@ class LimitedHeads(TakenAnswers):
         if self._had_progress or not was_open:
             self._unread_bytes = 0
         else:
-            self._unread_bytes += len(data)
+            self._unread_bytes += size
             if self._unread_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
                 return
@@ -150,7 +152,7 @@ class LimitedHeads(TakenAnswers):
         line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join([line, *fields, b"", b""]) + self._piece[offset:])
+        self._again = b"\r\n".join([line, *fields, b"", b""]) + self._piece[offset:]
 
     def _ensure_http(self) -> None:
         """What RFC 9112 has servers refuse, and the parser does not."""
@@ -159,10 +161,9 @@ class LimitedHeads(TakenAnswers):
             raise self._refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1 and HTTP/1.0")
         if names.count(b"host") != 1 and (version != "1.0" or b"host" in names):
             raise self._refused(HTTPStatus.BAD_REQUEST, "a request of HTTP/1.1 has one Host, and no more")
-        if b"transfer-encoding" in names:
-            (coding,) = [value for name, value in self.headers if name == b"transfer-encoding"][-1:]
-            if coding.strip().lower() != b"chunked":
-                raise self._refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is read is chunked")
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            raise self._refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is read is chunked")
 
     def _refused(self, status: HTTPStatus, detail: str) -> _Refused:
         self._refusal = status, detail
@@ -221,6 +222,7 @@ class LimitedHeads(TakenAnswers):
 
     def _wait_for_next(self) -> None:
         """Ends a connection on which no request comes, as uvicorn does after an answer."""
+        self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _forget_timer(self) -> None:

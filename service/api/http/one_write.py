@@ -29,7 +29,7 @@ class OneWriteTransport:
 
     def write(self, data: bytes) -> None:
         if not self._held:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         if self._ahead_bytes:
             data, self._ahead_bytes = data[self._ahead_bytes :], 0
         self._held.append(data)
@@ -41,11 +41,12 @@ class OneWriteTransport:
 
     def close(self) -> None:
         """After what was written."""
-        self._flush()
+        self.flush()
         self._transport.close()
         self._on_close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends what was written, now."""
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
             self._transport.writelines(held)

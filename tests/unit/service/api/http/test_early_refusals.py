@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from uvicorn import Config
@@ -145,6 +147,31 @@ async def test_body_of_a_refused_request_is_dropped_in_pieces_and_a_new_connecti
     assert await story.received(BODY[100:4000]) == (0, "")
     assert (await story.received(BODY[4000:] + HEAD))[1].startswith("HTTP/1.1 429 ")
     assert await story.received(BODY) == (0, "")
+
+
+async def test_refusals_leave_one_timer_for_the_next_request(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    await story.received(HEAD + BODY)
+    await story.answered()
+    timers: list[asyncio.TimerHandle] = []
+    call_later = story.protocol.loop.call_later
+
+    def noted(*given: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*given))
+        return timers[-1]
+
+    monkeypatch.setattr(story.protocol, "loop", SimpleNamespace(call_later=noted))
+    assert (await story.received((HEAD + BODY) * 3))[1].count("HTTP/1.1 429 ") == 3
+    assert [timer.cancelled() for timer in timers] == [True, True, False]
+
+
+async def test_a_thousand_requests_that_ask_for_another_protocol_are_one_loop(story: Story) -> None:
+    asks = request("Connection: upgrade", "Upgrade: h2c", f"Authorization: Bearer {KEY}", length=0)
+    await story.received(HEAD + BODY)
+    await story.answered()
+
+    tasks, sent = await story.received(asks * 1000)
+    assert tasks == 0
+    assert sent.count("HTTP/1.1 429 ") == 1000
 
 
 @pytest.mark.parametrize(
