@@ -39,7 +39,8 @@ def explanation_figure(
         if boxes is None:
             continue
         *answer, heat = backend.infer_asked(image[np.newaxis], ExtraKind.EXPLAIN.bit)
-        if isinstance(sample, ClassSample) and answer[_CLASS_IDS][0, 0] != sample.class_id:
+        named = answer[_CLASS_IDS][0, 0] if len(answer) > _CLASS_IDS else None  # an embedder names no class
+        if isinstance(sample, ClassSample) and named not in (None, sample.class_id):
             continue  # the map is of the class that was answered, and that one is not in the picture
         games.append((is_hit(heat[0], place, image.shape[:2], boxes), covered(place, boxes)))
     hits, chance = np.array(games, float).mean(0).tolist() if games else (None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -85,11 +85,19 @@ def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
     try:
         given = msgspec.convert(dict(values), GivenParameters, strict=not is_text)
     except msgspec.ValidationError as error:
-        raise BadParameter(f"parameter value refused: {error}") from error
+        raise BadParameter(f"parameter value refused: {error}{_allowed(str(error))}") from error
     for name, value in values.items():
         if value is not None and getattr(given, name) is None:  # msgspec takes the word for nothing
             raise BadParameter(f"parameter {name!r} is {value!r}; leave it out, or give it a value")
     return given
+
+
+def _allowed(refusal: str) -> str:
+    """The words that a refused parameter may have, where they are few."""
+    hints = get_type_hints(GivenParameters)
+    kinds = next((get_args(hints[name]) for name in hints if f"$.{name}`" in refusal), ())
+    words = ["true", "false"] if bool in kinds else [word for kind in kinds for word in get_args(kind)]
+    return f"; {', '.join(words)} are allowed" if words else ""
 
 
 def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:

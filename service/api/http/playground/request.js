@@ -36,7 +36,7 @@ function parametersOf(task) {
   if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
   if (byId("explain").checked && !byId("explain-field").hidden) parameters.explain = "grid";
   if (byId("trust").checked && !byId("trust-field").hidden) parameters.trust = true;
-  if (byId("quality-asked").checked) parameters.quality = true;
+  if (byId("quality-asked").checked && !byId("quality-field").hidden) parameters.quality = true;
   add("deadline_ms", "deadline");
   return parameters;
 }

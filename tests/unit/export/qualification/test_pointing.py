@@ -74,6 +74,16 @@ def test_a_classifiers_right_answers_are_counted() -> None:
     assert found.time_ratio > 0
 
 
+def test_an_embedder_names_no_class() -> None:
+    class Embedding(Pointing):
+        def infer(self, images: UInt8Array) -> Outputs:
+            return [np.ones((len(images), 4), np.float32)]
+
+    found = explanation_figure(Embedding(), (EXPLANATION,), split_of(ClassSample(b"", 7, box=(16.0, 16.0, 32.0, 32.0))))
+    assert found is not None
+    assert (found.pictures, found.hits) == (1, 1.0)
+
+
 def test_a_detectors_pictures_with_objects_are_counted() -> None:
     boxes, none = np.array([[0.0, 0, 8, 8], [16, 16, 32, 32]]), np.zeros((0, 4))
     samples = [DetectSample(b"", boxes, np.array([0, 1])), DetectSample(b"", none, np.zeros(0, np.int64))]

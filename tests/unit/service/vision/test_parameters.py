@@ -50,6 +50,15 @@ def test_value_of_the_wrong_kind_is_refused_by_name(values: dict[str, Any], is_t
         parse_given(values, is_text=is_text)
 
 
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [({"explain": "heat"}, "grid, png are allowed"), ({"trust": "yes"}, "true, false are allowed")],
+)
+def test_few_words_that_are_allowed_are_said(given: dict[str, Any], allowed: str) -> None:
+    with pytest.raises(BadParameter, match=f"{allowed}$"):
+        parse_given(given, is_text=True)
+
+
 def test_word_for_nothing_is_no_value() -> None:
     with pytest.raises(BadParameter, match="'top_k' is 'null'; leave it out"):
         parse_given({"top_k": "null"}, is_text=True)
