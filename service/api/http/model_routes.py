@@ -54,13 +54,17 @@ def _names(catalog: ServingCatalog) -> list[str]:
     return sorted(versions | documents)
 
 
-def _refused(status: RefusedStatus) -> VersionStatus:
-    return VersionStatus(status.model, int(status.name), "", "", VersionState.FAILED.value, status.reason, "")
+def _refused_info(catalog: ServingCatalog, status: RefusedStatus) -> VersionInfo:
+    """By its very name, which need not be a number: it may be empty, or a document's."""
+    failed = VersionStatus(status.model, 0, "", "", VersionState.FAILED.value, status.reason, "")
+    return _version_info(catalog, failed).model_copy(update={"version": status.name})
 
 
 def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
-    known = (*catalog.snapshot.versions, *map(_refused, catalog.snapshot.refused))
-    statuses = sorted((status for status in known if status.model == model), key=lambda item: -item.version)
+    statuses = sorted(
+        (each for each in catalog.snapshot.versions if each.model == model), key=lambda item: -item.version
+    )
+    refused = sorted((each for each in catalog.snapshot.refused if each.model == model), key=lambda item: item.name)
     ready = [status.version for status in statuses if status.state == VersionState.READY]
     serving = catalog.serving(model)
     default = default_version(ready, serving)
@@ -73,7 +77,10 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
         class_labels=list(manifest.labels) if manifest else [],
         default_version=None if default is None else str(default),
         serving=serving_info(serving) if serving.generation or serving.problem else None,
-        versions=[_version_info(catalog, status) for status in statuses],
+        versions=[
+            *(_version_info(catalog, status) for status in statuses),
+            *(_refused_info(catalog, status) for status in refused),
+        ],
     )
 
 
