@@ -8,6 +8,7 @@ import pytest
 
 from saccade.service.repository.object_store.address import claim_copy
 from saccade.service.repository.object_store.copied import Copy
+from saccade.service.repository.object_store.listing import listing
 from saccade.service.repository.object_store.mirror import CopyRules, Mirror
 from saccade.service.repository.object_store.store import InvalidKey, Store
 from tests.support.object_store import BUCKET, ObjectStoreServer, store_at, upload
@@ -25,6 +26,10 @@ RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
         ("cat/1//x", {"cat/1"}, ("cat", "1")),
         ("cat/1/../../x", {"cat/1"}, ("cat", "1")),
         ("/5/manifest.json", set(), None),  # beside the models
+        ("cat/seg//5/x", set(), ("cat", "seg")),  # its name is no number
+        ("cat/1/\x7fx", {"cat/1"}, ("cat", "1")),
+        ("cat/\x01/x", set(), ("cat", "")),
+        ("\x1f/1/manifest.json", set(), None),
     ],
 )
 def test_a_key_that_is_no_path_hides_at_most_its_version_and_is_named(
@@ -36,7 +41,7 @@ def test_a_key_that_is_no_path_hides_at_most_its_version_and_is_named(
     named: tuple[str, str] | None,
     tmp_path: Path,
 ) -> None:
-    where = f"{url}-{len(bad)}"  # keys that no client takes cannot be removed by one
+    where = f"{url}-{bad.encode().hex()}"  # keys that no client takes cannot be removed by one
     store, prefix = store_at(where), where.removeprefix(f"s3://{BUCKET}/")
     for model, number in (("cat", 1), ("cat", 2), ("dog", 1)):
         upload(publish_fake(tmp_path, model, number), store)
@@ -54,9 +59,33 @@ def test_a_key_that_is_no_path_hides_at_most_its_version_and_is_named(
     assert (mirror.directory / "cat/serving.json").exists()
     reasons = {(each.model, each.name): each.reason for each in mirror.state.refused}
     assert set(reasons) == ({named} if named else set())
-    where = bad.rpartition("/.")[0].partition("/..")[0]
-    told = f"list {where}/: a key has" if "/." in bad else f"key '{prefix}/{bad}'"  # obstore names none with dots
-    assert told in (reasons[named] if named else mirror.state.problem)
+    part = next(part for part in bad.split("/") if part.strip("x") in ("", ".", "..", "\x7f", "\x01", "\x1f"))
+    told = f"has the {'part' if part[0] == '.' else 'character'} {part.strip('x')!r}" if part else "has an empty part"
+    reason = reasons[named] if named else mirror.state.problem
+    assert f"key {f'{prefix}/{bad}'!r} {told}; rename it" in reason
+
+
+def test_control_character_in_a_models_name_is_told_and_keeps_no_known_model_from_going_on(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    upload(publish_fake(tmp_path, "cat", 1), store)
+    mirror, prefix = Mirror(store, Copy(claim_copy(url)), RULES), url.removeprefix(f"s3://{BUCKET}/")
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+    server.put_raw(f"{prefix}/\x7f/1/manifest.json", b"")
+    upload(publish_fake(tmp_path, "cat", 2), store)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+    told = f"key '{prefix}/\\x7f/1/manifest.json' has the character '\\x7f'; rename it"
+
+    assert {str(key.version) for key in Copy(mirror.directory).versions()} == {"1", "2"}
+    assert told in mirror.state.problem
+    with pytest.raises(InvalidKey) as unlisted:  # as a server without a copy meets it
+        listing(store)
+    assert told in str(unlisted.value)
+    assert "until then the store lists no model" in str(unlisted.value)
 
 
 def test_what_a_key_hides_is_not_taken_for_removed(

@@ -1,6 +1,7 @@
 """Lists a store around keys that no path can stand for: what lies beside such a key is found all the same.
 
-A key such as `classifier//5/manifest.json` fails every listing that would show it, and obstore cannot skip it.
+A key such as `classifier//5/manifest.json`, or one with a control character, fails every listing that would show it,
+and obstore cannot skip it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _list_parts(store: Store, prefix: str, found: Listing, reason: InvalidKey, k
             found.objects += store.objects(prefix, after=f"{prefix}0")
         except InvalidKey:  # there is another one
             if not prefix and not known_models:
-                raise
+                raise InvalidKey(f"{reason}; until then the store lists no model") from None
             found.hidden.add(prefix)
             for model in () if prefix else sorted(known_models):
                 _list(store, f"{model}/", found)

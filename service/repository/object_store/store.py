@@ -30,7 +30,8 @@ _REQUEST_S = 10.0  # for a listing's page or a document, and without any byte of
 _PIECE_S = 600.0  # a bound for the whole of a piece, which a slow line must not reach
 _UPLOAD_S = 60.0  # for a part of a file
 _SLOW_S = 1.0  # until a command is told what it waits for
-_KEY = re.compile(r'Path "(.*?)" contained', re.DOTALL)
+_EMPTY_PART = re.compile(r'Path "(.*?)" contained empty', re.DOTALL)
+_BAD_PART = re.compile(r'Path "(.*?)": Encountered illegal character sequence "(.*?)" whilst', re.DOTALL)
 _STATUS = re.compile(r"\b[45]\d\d [A-Z][a-z]+(?: [A-Z][a-z]+)*")
 
 
@@ -55,7 +56,7 @@ class ObjectMissing(StoreUnreadable):
 
 
 class InvalidKey(StoreUnreadable):
-    """A key that no path can stand for, such as one with `..`; it hides everything that is listed with it."""
+    """A key that no path can stand for, with `..` or a control character; it hides all that is listed with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Store:
     def objects(self, prefix: str = "", after: str = "") -> list[StoredObject]:
         """Every object below a prefix, which ends with a slash or is empty; on request those with greater keys alone.
 
-        Raises InvalidKey for a key with `..`.
+        Raises InvalidKey for a key that is no path.
         """
         import obstore
 
@@ -98,7 +99,7 @@ class Store:
     def level(self, prefix: str = "") -> tuple[list[StoredObject], list[str]]:
         """The objects directly below a prefix, and the prefixes directly below it, each with a slash at its end.
 
-        Raises InvalidKey for one with an empty part.
+        Raises InvalidKey for one that is no path.
         """
         import obstore
 
@@ -210,7 +211,7 @@ class _Translated:
             case exceptions.PreconditionError():
                 raise ObjectChanged(f"{self._what}: it changed meanwhile") from None
             case exceptions.InvalidPathError():
-                raise InvalidKey(f"{self._what}: {_named(error)} has an empty part, '.' or '..'; rename it") from None
+                raise InvalidKey(f"{self._what}: {_why_no_path(error)}; rename it") from None
             case exceptions.NotFoundError() | FileNotFoundError():
                 raise ObjectMissing(f"{self._what}: there is no such object") from None
             case exceptions.BaseError() | OSError() | ValueError():
@@ -254,10 +255,15 @@ def pieces(store: Store, found: StoredObject) -> Iterator[bytes]:
         yield store.piece(found, start, min(found.size, start + PIECE_BYTES))
 
 
-def _named(error: BaseException) -> str:
-    """The key that an error is about, as far as it can be printed; it names an object, and is no secret."""
-    found = _KEY.search(str(error))
-    return "a key" if found is None else f"key {found[1][:200]!r}"
+def _why_no_path(error: BaseException) -> str:
+    """What is wrong with a key, which is named as far as it can be printed; it names an object, and is no secret."""
+    text = str(error)
+    if found := _EMPTY_PART.search(text):
+        return f"key {found[1][:200]!r} has an empty part"
+    if found := _BAD_PART.search(text):
+        what = "part" if found[2] in (".", "..") else "character"
+        return f"key {found[1][:200]!r} has the {what} {found[2][:20]!r}"
+    return "a key is no path"
 
 
 def _reason(error: BaseException) -> str:
