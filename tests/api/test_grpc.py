@@ -242,6 +242,21 @@ def test_stream_answers_in_order_and_goes_on_after_a_refusal(client: Any) -> Non
     assert [result.get_response().id for result, _ in found] == [str(red) for red in range(20) if red != 7]
 
 
+def test_client_of_a_stream_may_ask_which_response_is_a_requests_last(client: Any) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=KEY)
+    for asks in (True, False):
+        given = [pixel_input(pixels(5))]
+        client.async_stream_infer("classifier", given, enable_empty_final_response=asks)
+    (asked, failed), (plain, _) = [answers.get(timeout=20) for _ in range(2)]
+    client.stop_stream()
+
+    assert failed is None
+    assert reds(asked) == [5]
+    assert asked.get_response().parameters["triton_final_response"].bool_param
+    assert not plain.get_response().parameters
+
+
 def test_client_of_a_stream_may_wait_for_each_answer(client: Any) -> None:
     answers: queue.Queue[Any] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)), headers=KEY)
@@ -291,6 +306,11 @@ def test_answers_are_raw_whatever_a_parameter_of_http_says(stub: Any, change: di
         ({"model_name": ""}, "NOT_FOUND", "unknown model"),
         ({"model_name": "classifier/versions/1"}, "NOT_FOUND", "unknown model"),
         ({"model_version": "1/../2"}, "NOT_FOUND", "unknown model"),
+        (
+            {"parameters": {"triton_enable_empty_final_response": {"string_param": "yes"}}},
+            "INVALID_ARGUMENT",
+            "must be true or false",
+        ),
         ({"raw_input_contents": [b"", b""]}, "INVALID_ARGUMENT", "2 raw_input_contents for 1 inputs"),
         (
             {"inputs": [{"name": "images", "datatype": "UINT8", "contents": {"uint_contents": [1]}}]},

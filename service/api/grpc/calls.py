@@ -24,6 +24,7 @@ from saccade.service.api.grpc.streams import stream_of_answers
 
 Context = Any  # grpc.aio.ServicerContext, which is generic in ways that do not matter here
 _LENGTH = b"inference-header-content-length"
+_ASKS_FOR_FINAL, _IS_FINAL = "triton_enable_empty_final_response", "triton_final_response"
 _PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-priority", "x-request-id"})
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -136,7 +137,10 @@ class OipCalls:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         path = await _path_of(request.model_name, request.model_version, context) + "/infer"
         body = b"".join((header, *tensors))
-        return _infer_response(await self._asked("POST", path, context, body, (_LENGTH, b"%d" % len(header))))
+        response = _infer_response(await self._asked("POST", path, context, body, (_LENGTH, b"%d" % len(header))))
+        if _ASKS_FOR_FINAL in request.parameters and request.parameters[_ASKS_FOR_FINAL].bool_param:
+            response.parameters[_IS_FINAL].bool_param = True  # every request has one response
+        return response
 
     def _timeout_us(self, context: Context) -> int | None:
         left_s = context.time_remaining()
@@ -238,6 +242,8 @@ def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, Sequence[by
         raise ValueError("contents of an input must not be specified when using raw_input_contents")
     tensors = raw or [_contents(given) for given in inputs]
     parameters = {**_parameters(request.parameters), "binary_data_output": True}
+    if not isinstance(parameters.pop(_ASKS_FOR_FINAL, False), bool):
+        raise ValueError(f"parameter {_ASKS_FOR_FINAL!r} must be true or false")
     if timeout_us is not None and not parameters.get("timeout"):
         parameters["timeout"] = timeout_us
     document = {
