@@ -102,6 +102,7 @@ BASE64 = {
     "URL-safe": base64.urlsafe_b64encode(IMAGE).decode(),
     "URL-safe, unpadded": base64.urlsafe_b64encode(IMAGE).decode().rstrip("="),
     "data URI": "data:image/png;base64," + _TEXT,
+    "data URI in capitals": "DATA:image/png;BASE64," + _TEXT,
     "data URI with a parameter": "data:image/png;charset=utf-8;base64," + _TEXT,
 }
 
@@ -132,6 +133,12 @@ def brotli_compress(content: bytes) -> bytes:
     return compressed
 
 
+def gzip_members(content: bytes) -> bytes:
+    """As `cat a.gz b.gz` and bgzip make it, an empty member last."""
+    parts = (content[:1000], content[1000:], b"")
+    return b"".join(gzip.compress(part) for part in parts)
+
+
 needs_brotli = pytest.mark.skipif(importlib.util.find_spec("brotli") is None, reason="brotli is not installed")
 COMPRESSIONS = [
     pytest.param("gzip", gzip.compress, id="gzip"),
@@ -140,6 +147,7 @@ COMPRESSIONS = [
     pytest.param("deflate", raw_deflate, id="raw deflate"),
     pytest.param("br", brotli_compress, id="br", marks=needs_brotli),
     pytest.param("identity", bytes, id="identity"),
+    pytest.param("gzip", gzip_members, id="gzip members"),
 ]
 
 
@@ -185,6 +193,25 @@ def test_other_encodings_are_refused_with_those_allowed(server: Server, encoding
 
     assert "gzip" in is_problem(response, 415)["detail"]
     assert response.headers["accept-encoding"] == "gzip, deflate, br"
+
+
+def test_two_lines_of_content_encoding_are_not_taken_for_one(server: Server) -> None:
+    headers = [("Content-Encoding", "gzip"), ("Content-Encoding", "gzip")]
+    response = server.client.post(PREDICT, content=gzip.compress(IMAGE), headers=headers)
+
+    assert "several content encodings, 'gzip, gzip'" in is_problem(response, 415)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (gzip.compress(IMAGE) + gzip.compress(bytes(60_000_000)), 413),
+        (gzip.compress(IMAGE) + gzip.compress(b"more")[:-3], 400),
+        (gzip.compress(b"") * 5000 + gzip.compress(IMAGE), 400),
+    ],
+)
+def test_members_of_gzip_are_held_to_what_a_body_is_held_to(server: Server, body: bytes, status: int) -> None:
+    is_problem(server.predict("classifier", body, headers={"Content-Encoding": "gzip"}), status)
 
 
 # Methods and paths

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from saccade.service.errors import BadRequest, UnsupportedEncoding
+from saccade.service.errors import BadRequest, SaccadeError, UnsupportedEncoding
 
 ENCODINGS = ("gzip", "deflate", "br")
 _STEP_BYTES = 256 * 1024  # decompressed in under a millisecond
+_INPUT_BYTES = 64 * 1024
+_MAX_MEMBERS = 1024  # bgzip makes one of 64 KiB; many empty ones would hold the event loop
+_GZIP_START = b"\x1f\x8b"
 _GZIP_OR_ZLIB, _RAW_DEFLATE = 47, -15  # wbits
+
+
+def encoding_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Content-Encoding; several lines of it are one list, as HTTP has it."""
+    return b", ".join(value for name, value in headers if name == b"content-encoding")
 
 
 async def decoded_body(content: bytes, encoding: bytes, take: Callable[[int], None]) -> bytes:
@@ -28,6 +36,8 @@ async def decoded_body(content: bytes, encoding: bytes, take: Callable[[int], No
     while True:
         try:
             piece = decoder.next_piece()
+        except SaccadeError:
+            raise
         except Exception as error:  # zlib.error and brotli.error
             raise BadRequest(f"the body is not {name}, as Content-Encoding says") from error
         take(len(piece))
@@ -51,17 +61,22 @@ def _decoder_for(name: str, content: bytes) -> _Decoder:
         return _ZlibDecoder(content)
     if name == "br":
         return _BrotliDecoder(content)
-    raise UnsupportedEncoding(f"content encoding {name[:64]!r} is not taken; allowed are: {', '.join(ENCODINGS)}")
+    allowed = ", ".join(ENCODINGS)
+    if "," in name:
+        raise UnsupportedEncoding(f"several content encodings, {name[:64]!r}, are not taken; use one of: {allowed}")
+    raise UnsupportedEncoding(f"content encoding {name[:64]!r} is not taken; allowed are: {allowed}")
 
 
 class _ZlibDecoder:
-    """gzip, zlib, and the bare deflate that some clients send under its name; of one member, as HTTP clients make."""
+    """gzip of one member or several, zlib, and the bare deflate that some clients send under its name."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._position = 0
-        # zlib's two header bytes are a multiple of 31; gzip's begin with 1F8B.
-        is_wrapped = content[:2] == b"\x1f\x8b" or int.from_bytes(content[:2], "big") % 31 == 0
+        self._members = 1
+        self._is_gzip = content.startswith(_GZIP_START)
+        # zlib's two header bytes are a multiple of 31.
+        is_wrapped = self._is_gzip or int.from_bytes(content[:2], "big") % 31 == 0
         self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB if is_wrapped else _RAW_DEFLATE)
 
     @property
@@ -72,12 +87,24 @@ class _ZlibDecoder:
         data = self._decoder.unconsumed_tail
         while True:
             if not data:
-                data = self._content[self._position : self._position + _STEP_BYTES]
+                data = self._content[self._position : self._position + _INPUT_BYTES]
                 self._position += len(data)
             piece = self._decoder.decompress(data, _STEP_BYTES)
             data = self._decoder.unconsumed_tail
+            if self._decoder.eof and self._is_gzip:
+                self._begin_next_member()
             if piece or self._decoder.eof or (not data and self._position >= len(self._content)):
                 return piece
+
+    def _begin_next_member(self) -> None:
+        """Goes on where a member ended; what is no member there is left, as gzip leaves it."""
+        self._position -= len(self._decoder.unused_data)
+        if not self._content.startswith(_GZIP_START, self._position):
+            return
+        self._members += 1
+        if self._members > _MAX_MEMBERS:
+            raise BadRequest(f"the gzip body has more than {_MAX_MEMBERS:,} members; compress it as one")
+        self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
 
 
 class _BrotliDecoder:

@@ -118,9 +118,9 @@ def from_base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        if text.startswith("data:"):
+        if text[:5].lower() == "data:":
             head, comma, text = text.partition(",")
-            if not comma or not head.endswith(";base64"):
+            if not comma or not head.lower().endswith(";base64"):
                 raise ValueError("a data URI that is not base64") from None
         bare = text.translate(_TO_PLAIN_BASE64).rstrip("=")
         return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)

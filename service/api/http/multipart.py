@@ -39,13 +39,21 @@ async def parts_of(body: bytes, content_type: bytes, max_images: int) -> tuple[l
     parts = _Parts(max_images)
     try:
         parser = MultipartParser(boundary, parts.callbacks())
-        for start in range(0, len(body), _STEP_BYTES):
+        for start in range(_preamble_bytes(body, boundary), len(body), _STEP_BYTES):
             parser.write(body[start : start + _STEP_BYTES])
             await asyncio.sleep(0)  # other requests get their turn while a large body is parsed
         parser.finalize()
     except FormParserError as error:
         raise BadRequest(f"the multipart body is damaged: {error}") from error
     return parts.images, parts.fields
+
+
+def _preamble_bytes(body: bytes, boundary: bytes) -> int:
+    """How much comes before the first boundary; RFC 2046 has it ignored."""
+    delimiter = b"--" + boundary
+    if body.startswith((delimiter + b"\r\n", delimiter + b"--")):
+        return 0
+    return body.find(b"\n" + delimiter + b"\r\n") + 1  # 0 without one, which the parser refuses
 
 
 class _Parts:

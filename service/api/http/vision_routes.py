@@ -25,7 +25,7 @@ from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.client_watch import DisconnectWatch
-from saccade.service.api.http.content_encoding import decoded_body
+from saccade.service.api.http.content_encoding import decoded_body, encoding_of
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, shed_reason, status_of
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
@@ -208,7 +208,7 @@ class PredictEndpoint:
             self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
             content = await body.read(receive, headers.get(b"content-length"))
             if b"content-encoding" in headers:
-                content = await decoded_body(content, headers[b"content-encoding"], body.take)
+                content = await decoded_body(content, encoding_of(scope["headers"]), body.take)
             call = await self._call(content, media_type, headers, query, target, priority)
             deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
             cuts_tiles = call.is_whole and target.manifest.preprocess.fit == "tile"

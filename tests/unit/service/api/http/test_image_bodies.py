@@ -187,9 +187,21 @@ async def test_bad_parameter_field_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "preamble", [b"This is a message in MIME format.\r\n", b"--XY\r\n--X: no\r\n", b"\r\n", b"a" * 2**19 + b"\r\n"]
+)
+async def test_what_comes_before_the_first_boundary_is_ignored(preamble: bytes) -> None:
+    part = b"--X\r\nContent-Disposition: form-data; name=image\r\n\r\none\r\n"
+    body = preamble + part + part.replace(b"one", b"two") + b"--X--\r\n"
+    given = await images_from(body, "multipart/form-data", b"multipart/form-data; boundary=X", 3)
+
+    assert given.images == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
     ("body", "content_type"),
     [
         (b"", b"multipart/form-data"),
+        (b"only a preamble\r\n--X--\r\n", b"multipart/form-data; boundary=X"),
         (b"garbage", b"multipart/form-data; boundary=X"),
         (b"--X\r\nno colon\r\n\r\n", b"multipart/form-data; boundary=X"),
         (b"--X\r\nContent-Disposition: form-data\r\n\r\na\r\n--X--\r\n", b"multipart/form-data; boundary=X"),
