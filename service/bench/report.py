@@ -118,6 +118,21 @@ class PlanFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceEnergy:
+    """What one device consumed while measuring lasted, all its work included."""
+
+    device: str
+    watts: float
+    joules_per_answer: float | None  # by good answers; None: there were none
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyFigures:
+    devices: tuple[DeviceEnergy, ...]
+    not_told: tuple[str, ...]  # why a device, or a kind of device, tells nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     load: LoadFacts
     requests: int
@@ -145,6 +160,7 @@ class Report:
     curve: tuple[tuple[float, float], ...]  # (per cent, ms)
     slo: SloFigures | None = None
     plan: PlanFigures | None = None
+    energy: EnergyFigures | None = None
     schema: int = SCHEMA
 
 

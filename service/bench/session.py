@@ -13,7 +13,17 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, LoadResult, run_load
+from saccade.service.bench.coordinator import (
+    ClientLimits,
+    Closed,
+    Ending,
+    Live,
+    LoadPlan,
+    LoadResult,
+    address_of,
+    run_load,
+)
+from saccade.service.bench.energy import meter_of
 from saccade.service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
 from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, SendSchedule, schedule_of
 from saccade.service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
@@ -93,7 +103,13 @@ def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
 def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> BenchRun:
     """Runs a load to its end. Raises BenchFailed, and BadParameter for a plan that is empty or too large."""
     plan = _plan(session, load)
-    measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s))
+    meter = meter_of(address_of(session.endpoint))
+
+    def heard(live: Live) -> None:
+        meter.read(live.elapsed_s)
+        on_progress(live, plan.load.duration_s)
+
+    measured = run_load(plan, heard)
     facts = LoadFacts(
         url=session.url,
         models=_mix(session.workload),
@@ -107,7 +123,8 @@ def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> B
     )
     cost = ClientCost(session.limits.processes, measured.client_cpu_s, measured.client_wall_s)
     scope = Scope(session.workload.items, session.objective_ms)
-    return BenchRun(report_of(facts, measured.records, scope, cost), measured)
+    report = report_of(facts, measured.records, scope, cost)
+    return BenchRun(replace(report, energy=meter.figures(report.throughput_rps)), measured)
 
 
 def search_slo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saccade.service.bench.report import PlanFigures, Report, SloFigures, SpanFigures
+from saccade.service.bench.report import EnergyFigures, PlanFigures, Report, SloFigures, SpanFigures
 from saccade.service.bench.statistics import Interval, Latency
 
 _MIB = 2**20
@@ -41,6 +41,7 @@ def text_of(report: Report) -> str:
     lines += [
         f"bytes        {report.sent_bytes / _MIB:.1f} MiB sent, {report.received_bytes / _MIB:.1f} MiB of answers",
         f"client       {client.processes} processes, {client.cpu_cores:.2f} cores, lag p99 {client.lag_p99_ms:.2f} ms",
+        *(_energy_lines(report.energy) if report.energy else []),
         *([f"CAUTION      {client.note}"] if client.note else []),
         *([f"ended early  {load.ending}"] if load.ending != "complete" else []),
         *(_model_lines(report.models) if len(report.models) > 1 else []),
@@ -71,6 +72,15 @@ def percentiles_text(latency: Latency) -> str:
 
 def _interval_text(interval: Interval) -> str:
     return f"{interval.low_ms:.2f} to {interval.high_ms:.2f}"
+
+
+def _energy_lines(energy: EnergyFigures) -> list[str]:
+    """Whole devices, because no counter knows programs."""
+    lines = []
+    for item in energy.devices:
+        each = "" if item.joules_per_answer is None else f", {item.joules_per_answer:.4g} J per good answer"
+        lines.append(f"energy       {item.device}: {item.watts:.1f} W{each}; all its work, client included")
+    return [*lines, *(f"energy       not told: {reason}" for reason in energy.not_told)]
 
 
 def _model_lines(spans: Sequence[SpanFigures]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from saccade.service.bench.page import html_of
 from saccade.service.bench.records import End, RequestEnd
-from saccade.service.bench.report import Report, SloFigures, TrialFigures, encoded
+from saccade.service.bench.report import DeviceEnergy, EnergyFigures, Report, SloFigures, TrialFigures, encoded
 from saccade.service.bench.text_report import text_of
 from tests.unit.service.bench.rows import BAD_IMAGE, REFUSED, Row, report_from
 
@@ -33,7 +33,8 @@ def report() -> Report:
     ]
     found = report_from(rows)
     trials = (TrialFigures(100.0, 300, 0.0, 20.0, "met"), TrialFigures(200.0, 300, 0.5, None, "missed"))
-    return replace(found, slo=SloFigures(100.0, 200.0, 200.0, "found", trials))
+    energy = EnergyFigures((DeviceEnergy("package-0", 45.0, 0.5),), ("NVML: no driver",))
+    return replace(found, slo=SloFigures(100.0, 200.0, 200.0, "found", trials), energy=energy)
 
 
 def test_json_is_read_back_as_it_was(report: Report) -> None:
@@ -52,6 +53,8 @@ def test_text_tells_every_part(report: Report) -> None:
     }
     assert "903 = 900 answered well + 3 failed" in text
     assert "422 Image cannot be used: 1" in text
+    assert "package-0: 45.0 W, 0.5 J per good answer" in text
+    assert "energy       not told: NVML: no driver" in text
     assert "100.0/s keeps p99 within 200 ms, 200.0/s does not" in text
 
 
