@@ -66,6 +66,7 @@ def test_every_request_is_counted_as_the_server_counted_it(serial: Server, image
     assert [(item["version"], item["variant"], item["count"]) for item in report["versions"]] == [("1", "fp32", 160)]
     assert [stage["name"] for stage in report["stages"]][:4] == ["decode", "queue", "infer", "postprocess"]
     assert report["error_rate"] == pytest.approx(0.2)
+    assert report["energy"]["devices"] or report["energy"]["not_told"]
 
 
 def test_mix_is_recorded_and_replayed_request_by_request(serial: Server, images: Path, tmp_path: Path) -> None:
