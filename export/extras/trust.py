@@ -47,6 +47,8 @@ _MAP_PICTURES, _MAP_SAMPLES = 64, 16_384  # positions whose features are fitted
 
 def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     """Fits the score of a variant on what its own file computes; 1 is the threshold. Raises NoExtra."""
+    if context.recipe.task.task is Task.IMAGE:
+        raise NoExtra("an answer that is a picture has no place for a score beside it")
     fitted = _pictures(context, "calibration", _LEAST_FITTED)[:_MOST_FITTED]
     held = _pictures(context, "tuning", _LEAST_HELD)[:_MOST_HELD]
     graph = _Graph(model, context)

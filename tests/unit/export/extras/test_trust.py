@@ -195,3 +195,8 @@ def test_many_features_share_the_variance_of_narrow_directions() -> None:
 def test_what_is_not_finite_is_no_feature() -> None:
     with pytest.raises(ConstantFeatures):
         fit_positions(np.full((100, 3), np.nan))
+
+
+def test_a_network_whose_answer_is_a_picture_gets_no_score_that_nobody_could_ask_for(tmp_path: Path) -> None:
+    with pytest.raises(NoExtra, match="no place for a score"):
+        trust_branch(network(Task.IMAGE), context(tmp_path, Task.IMAGE))
