@@ -102,6 +102,8 @@ def test_every_form_holds_the_same_picture(server: Server) -> None:
     pixels = scene(64, 50)
     whole, headers = asked(server, "blur", pixels, "image/png")
     raw, raw_headers = asked(server, "blur", pixels, "application/octet-stream")
+    assert asked(server, "blur", pixels, "image/png;q=0, image/webp")[1]["content-type"] == "image/webp"
+    assert asked(server, "blur", pixels, "image/*")[0] == whole
     document = server.predict("blur", png(pixels)).json()["predictions"][0]
 
     assert headers["content-type"] == "image/png"
