@@ -102,11 +102,28 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
     else:
         folded = fold_normalisation(module, recipe.normalisation, preprocess.height, preprocess.width)
     raw = folded.network(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    _ensure_scale(flat_outputs(raw)[0], recipe)
     head = answer_head(network, recipe.task, len(recipe.labels), preprocess, raw)
     extras = tuple(_position(network, name) for name in recipe.extra_outputs)
     deploy = DeployModule(folded.network, head, _ends(network), extras).eval()
     scores = "network_1" if network.form in ("boxes", "candidates") and not network.dense_outputs else ""
     return Deployable(deploy, folded, folds, parameters, scores, network.not_batchable_reason)
+
+
+def _ensure_scale(raw: Tensor, recipe: Recipe) -> None:
+    """Raises SourceError for a picture of another size than the recipe's scale makes."""
+    task, spec = recipe.task, recipe.preprocess
+    if task.task is not Task.IMAGE or task.picture == "depth":
+        return
+    height, width = raw.shape[-2:]
+    if (width, height) == (spec.width * task.scale, spec.height * task.scale):
+        return
+    scale = width // spec.width
+    is_whole = scale and (width, height) == (spec.width * scale, spec.height * scale)
+    raise SourceError(
+        f"task.scale is {task.scale}, and the network makes {width}x{height} of {spec.width}x{spec.height}: "
+        + (f"write `scale: {scale}`" if is_whole else "no scale of whole pixels fits; try another width and height")
+    )
 
 
 def _margin(deployable: Deployable, recipe: Recipe) -> int | None:

@@ -181,3 +181,14 @@ def test_network_that_batches_is_traced_for_any_number() -> None:
 
     assert trace.not_batchable_reason == ""
     assert trace.program.module()(pictures(3))[0].shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "made", "told"), [(2, 1, "write `scale: 1`"), (1, 4, "write `scale: 4`"), (1, 1.5, "no scale of whole")]
+)
+def test_a_wrong_scale_is_named(written: int, made: float, told: str) -> None:
+    task = {"task": "image", "picture": "rgb", "scale": written}
+    network = Network(nn.Upsample(scale_factor=made), "pixels")
+
+    with pytest.raises(SourceError, match=rf"task.scale is {written}, and the network makes .* of 16x16: {told}"):
+        deployable_network(network, recipe(task=task, labels=["pictures"]))
