@@ -281,7 +281,7 @@ def _judge(
                 texts = truth_complaints(task.task, recipe.labels, split, task.background_id)
                 for text in (*texts, *empty_complaints(task.task, split, data.limits)):
                     findings.complain(text, text)
-            for text in truth_notes(recipe.labels, split):
+            for text in truth_notes(recipe.task.task, recipe.labels, split):
                 findings.note(text, text)
     for text in (*calibration_notes(loaded, splits), *test_notes(loaded, splits)):
         findings.note(text, text)

@@ -88,6 +88,8 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
             ]
         case Task.DETECT | Task.INSTANCES if not occurring:
             return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
+        case Task.IMAGE if not occurring:
+            return [f"{where} has no target to judge by: of every depth, hardly a pixel is known, or all are equal"]
         case Task.SEGMENT if not occurring:
             return [f"{where} has no labelled pixel (every mask is 255 throughout): label them with class ids"]
         case Task.SEGMENT if len(occurring) == 1 and occurring != [background or 0] and len(labels) > 1:
@@ -104,9 +106,17 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
 
 
 def empty_complaints(task: Task, split: SplitFacts, limits: DataLimits) -> list[str]:
-    """Complains of a split of boxes or object masks most of whose pictures have none."""
+    """Complains of a split of boxes, object masks or depths most of whose pictures have none."""
     share = split.images_without / max(1, split.images)
-    if task not in (Task.DETECT, Task.INSTANCES) or share <= limits.max_empty or not any(split.images_with):
+    if share <= limits.max_empty or not any(split.images_with):
+        return []
+    if task is Task.IMAGE:
+        return [
+            f"of {pictures_word(split.images_without)} ({share:.1%}) of split {split.name!r} ({split.source}), hardly "
+            "a depth is known, or all are equal: look whether the targets were written in another unit (0 is unknown). "
+            f"If so many say nothing, set `limits: {{max_empty: {_above(share)}}}` in `data`"
+        ]
+    if task not in (Task.DETECT, Task.INSTANCES):
         return []
     return [
         f"{pictures_word(split.images_without)} ({share:.1%}) of split {split.name!r} ({split.source}) have no object: "
@@ -115,12 +125,17 @@ def empty_complaints(task: Task, split: SplitFacts, limits: DataLimits) -> list[
     ]
 
 
-def truth_notes(labels: Sequence[str], split: SplitFacts) -> list[str]:
+def truth_notes(task: Task, labels: Sequence[str], split: SplitFacts) -> list[str]:
     absent = [label for label, count in zip(labels, split.images_with, strict=True) if not count]
     notes = []
     if absent and len(absent) < len(labels):
         some = ", ".join(absent[:6]) + (", ..." if len(absent) > 6 else "")
         notes.append(f"split {split.name!r} never shows {some}: nothing is measured of them")
+    if task is Task.IMAGE and split.images_without:
+        notes.append(
+            f"{pictures_word(split.images_without)} of split {split.name!r} do not count: hardly a depth is known, or "
+            "all are equal"
+        )
     if split.repeated:
         notes.append(f"split {split.name!r} has {pictures_word(split.repeated)} twice, pixel for pixel")
     if split.near_example:

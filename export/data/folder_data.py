@@ -177,7 +177,7 @@ def _sample(picture: Picture, encoded: bytes, limits: ImageLimits) -> Sample:
         height, width, _ = decode_image(encoded, limits).shape
     except SaccadeError as error:
         raise DataRefused(f"{picture.path} would be refused when served: {error}") from error
-    return picture.sample(encoded, (width, height))
+    return picture.sample(encoded, (width, height), limits)
 
 
 def _shuffled(pictures: Mapping[str, Sequence[Picture]], root: Path) -> dict[str, tuple[Picture, ...]]:

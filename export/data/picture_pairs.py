@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ from saccade.export.data.found_files import pictures_below
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.errors import DataRefused
 from saccade.models.contract.specs import TaskSpec
+from saccade.models.metrics.picture_quality import can_judge_depth
 from saccade.models.metrics.worse_pictures import worse_picture
 from saccade.service.errors import SaccadeError
-from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits, decode_image
+from saccade.service.vision.image_decoder import (
+    UPRIGHT,
+    USUAL_LIMITS,
+    ImageLimits,
+    decode_image,
+    orientation_of,
+    sample_bits,
+)
 
 _LEAST_SIDE = 11  # pixels; the window of structural similarity
 _DEPTHS = ("I;16", "I;16B", "I", "L")
@@ -49,7 +57,8 @@ class PairTruth:
             raise DataRefused(f"{self.target} cannot be read: {error.strerror}") from error
         scale = self.spec.scale
         try:
-            height, width = target_of(sample, self.spec).shape[:2]
+            height, width = target_of(sample, self.spec, limits).shape[:2]
+            _ensure_same_range(sample, self.spec)
         except DataRefused as error:
             raise DataRefused(f"{self.target} {error}") from error
         if (width, height) != (size[0] * scale, size[1] * scale):
@@ -125,22 +134,49 @@ def made_pair(encoded: bytes, spec: TaskSpec, noise: float, limits: ImageLimits 
     return ImageSample(_png(worse), _png(np.asarray(target)))
 
 
-def target_of(sample: ImageSample, spec: TaskSpec) -> NDArray[np.float32]:
+def target_of(sample: ImageSample, spec: TaskSpec, limits: ImageLimits) -> NDArray[np.float32]:
     """What the answer is compared with: (h, w, 3) or (h, w) from 0 to 1, or depths (h, w) as they are written.
 
-    Raises DataRefused for a file that cannot be read, and a depth that has colours.
+    Pictures are read as the network's input is, by `limits`. Raises DataRefused for a file that cannot be read, and a
+    depth that has colours.
     """
     try:
-        with Image.open(io.BytesIO(sample.target)) as image:
-            image.load()
-            if spec.picture == "depth":
-                if image.mode not in _DEPTHS:
-                    raise DataRefused(f"is {image.mode}: depths are a PNG of 16 bits and one channel, 0 where unknown")
-                return np.asarray(image, np.float32)
-            pixels = np.asarray(image.convert("RGB" if spec.picture == "rgb" else "L"), np.float32)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if spec.picture == "depth":
+            return _depths_of(sample.target, limits)
+        larger = replace(limits, max_pixels=limits.max_pixels * spec.scale**2)
+        pixels = decode_image(sample.target, larger)
+    except (SaccadeError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataRefused(f"cannot be read as a picture ({error}): save it again") from error
-    return pixels / np.float32(255.0)
+    if spec.picture == "grey":
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+    return pixels.astype(np.float32) / np.float32(255.0)
+
+
+def can_judge(sample: ImageSample, spec: TaskSpec, limits: ImageLimits) -> bool:
+    """Tells whether the target says anything, as depths of which hardly any is known do not."""
+    return spec.picture != "depth" or can_judge_depth(target_of(sample, spec, limits))
+
+
+def _depths_of(encoded: bytes, limits: ImageLimits) -> NDArray[np.float32]:
+    with Image.open(io.BytesIO(encoded)) as image:
+        image.load()
+        if image.mode not in _DEPTHS:
+            raise DataRefused(f"is {image.mode}: depths are a PNG of 16 bits and one channel, 0 where unknown")
+        depths = np.asarray(image, np.float32)
+    turn = None if limits.ignores_exif else UPRIGHT.get(orientation_of(encoded))
+    return depths if turn is None else turn(depths[:, :, np.newaxis])[:, :, 0]
+
+
+def _ensure_same_range(sample: ImageSample, spec: TaskSpec) -> None:
+    """Raises DataRefused for 16-bit greys that would be scaled otherwise than their input."""
+    if spec.picture == "depth":
+        return
+    used, given = sample_bits(sample.target), sample_bits(sample.encoded)
+    if used != given:
+        raise DataRefused(
+            f"uses {used} bits per sample and its input {given}, so the two would be scaled to different brightness: "
+            "save both with 8 bits, or both PNG files with their range (chunk sBIT)"
+        )
 
 
 def _ensure_large_enough(path: Any, width: int, height: int) -> None:

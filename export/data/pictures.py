@@ -25,6 +25,7 @@ from saccade.export.data.picture_pairs import PairTruth
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task
+from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits
 
 _SLACK_PIXELS = 2.0  # rounding lets boxes reach this far out of a picture, or this share of its side, if that is more
 _SLACK_SHARE = 0.05
@@ -149,8 +150,8 @@ class Picture:
     path: Path
     truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth | PairTruth | UnlabelledTruth
 
-    def sample(self, encoded: bytes, size: Size) -> Sample:
-        """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
+    def sample(self, encoded: bytes, size: Size, limits: ImageLimits = USUAL_LIMITS) -> Sample:
+        """Builds the sample. Raises DataRefused when a mask or a target cannot be read or does not fit."""
         match self.truth:
             case ClassTruth(class_id):
                 return ClassSample(encoded, class_id)
@@ -164,7 +165,7 @@ class Picture:
             case UnlabelledTruth():
                 return self.truth.sample(encoded, size)
             case PairTruth():
-                return self.truth.sample(self.path, encoded, size)
+                return self.truth.sample(self.path, encoded, size, limits)
             case MaskTruth():
                 return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
 

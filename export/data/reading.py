@@ -22,7 +22,7 @@ from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.outlines import Size
-from saccade.export.data.picture_pairs import PairTruth
+from saccade.export.data.picture_pairs import PairTruth, can_judge
 from saccade.export.data.pictures import (
     BoxTruth,
     ClassTruth,
@@ -91,12 +91,12 @@ def _facts_or_fault(picture: Picture, limits: ImageLimits) -> PictureFacts | Fau
     except SaccadeError as error:
         return Fault("undecodable", f"{picture.path} would be refused when served: {error}")
     try:
-        return _facts(picture, encoded, pixels)
+        return _facts(picture, encoded, pixels, limits)
     except DataRefused as error:
         return Fault(f"truth {type(picture.truth).__name__}", str(error))
 
 
-def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> PictureFacts:
+def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8], limits: ImageLimits) -> PictureFacts:
     """Collects the facts of one picture. Raises DataRefused when the truth contradicts the picture."""
     size = (pixels.shape[1], pixels.shape[0])
     crowds = unlabelled = bad_boxes = reaching_boxes = 0
@@ -117,8 +117,9 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
             first_reaching = _first_place(picture.path, truth, reaching)
             ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~bad], return_counts=True)
         case PairTruth() as truth:
-            truth.sample(picture.path, encoded, size)  # raises for a target that does not fit
-            ids, counts = np.array([0]), np.array([1])
+            sample = truth.sample(picture.path, encoded, size, limits)  # raises for a target that does not fit
+            ids = np.zeros(int(can_judge(sample, truth.spec, limits)), np.int64)
+            counts = np.ones(len(ids), np.int64)
         case UnlabelledTruth():
             ids = counts = np.zeros(0, np.int64)
         case MaskTruth() as truth:

@@ -17,6 +17,7 @@ from saccade.export.qualification.bootstrap import (
     rate_interval,
     resample_weights,
 )
+from saccade.export.qualification.picture_figures import PictureEvidence
 from saccade.models.contract.manifest import MetricName
 
 Weights = NDArray[np.int64]  # (resamples, images): how often each image counts
@@ -159,13 +160,18 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
     value, drop = _intervals(evidence, reference, found, expected)
     return Accuracy(
         evidence.metric,
-        evidence.images,
+        _counted(evidence),
         value,
         drop,
         tuple(None if np.isnan(figure) else float(figure) for figure in evidence.per_class()),
         worst_class(evidence, reference, weights),
         is_never_worse=drop.value <= 0.0 and bool((expected - found <= 0.0).all()),
     )
+
+
+def _counted(evidence: Evidence) -> int:
+    """Returns the number of images that the metric rests on, at least 1."""
+    return max(1, int(evidence.counted.sum())) if isinstance(evidence, PictureEvidence) else evidence.images
 
 
 def slice_accuracy(evidence: Evidence, reference: Evidence, rows: NDArray[np.int64], resamples: int) -> Accuracy:
@@ -181,7 +187,7 @@ def _intervals(
     evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
 ) -> tuple[BootstrapInterval, BootstrapInterval]:
     """Returns the intervals of the metric and its drop: exact ones for rates, resampled ones for other metrics."""
-    images = evidence.images
+    images = _counted(evidence)
     if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
         right, wanted = evidence.correct, reference.correct
         lost, gained = int((wanted & ~right).sum()), int((right & ~wanted).sum())

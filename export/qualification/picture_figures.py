@@ -23,15 +23,21 @@ class PictureFigure(Frozen):
 class PictureEvidence:
     """How near each picture is to its target, 0 to 1; all pictures are one class."""
 
-    scores: NDArray[np.float64]  # (n,)
+    scores: NDArray[np.float64]  # (n,); NaN: the target says nothing, so the picture does not count
     metric: MetricName
 
     @property
     def images(self) -> int:
         return len(self.scores)
 
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.scores)
+
     def values(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = weights @ self.scores / weights.sum(1)
+        """0 where no drawn picture counts."""
+        drawn = weights[:, self.counted]
+        result: NDArray[np.float64] = drawn @ self.scores[self.counted] / np.maximum(drawn.sum(1), 1)
         return result
 
     def class_values(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -41,7 +47,7 @@ class PictureEvidence:
         return self.values(np.ones((1, self.images), np.int64))
 
     def class_images(self) -> NDArray[np.int64]:
-        return np.array([self.images])
+        return np.array([self.counted.sum()])
 
     def part(self, rows: NDArray[np.int64]) -> PictureEvidence:
         return replace(self, scores=self.scores[rows])

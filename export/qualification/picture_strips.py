@@ -11,7 +11,7 @@ from PIL import Image
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.qualification.produced_pictures import seen_pair
 from saccade.models.contract.specs import TaskSpec
-from saccade.models.metrics.picture_quality import absolute_relative_error, psnr
+from saccade.models.metrics.picture_quality import absolute_relative_error, can_judge_depth, psnr
 from saccade.service.vision.produced import levels
 
 _SIDE, _GAP = 192, 4  # pixels
@@ -47,5 +47,7 @@ def strip_text(answer: NDArray[Any], split: ImageSplit, index: int, task: TaskSp
     if pair is None:
         return "no target"
     if task.picture == "depth":
+        if not can_judge_depth(pair[1]):
+            return "hardly any depth is known"
         return f"relative error {absolute_relative_error(*pair):.4f}"
     return f"{psnr(*pair):.2f} dB"

@@ -6,6 +6,7 @@ to Structural Similarity (2004).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from saccade.export.data.picture_pairs import target_of
 from saccade.export.qualification.picture_figures import PictureEvidence, PictureFigure
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import TaskSpec
-from saccade.models.metrics.picture_quality import absolute_relative_error, psnr
+from saccade.models.metrics.picture_quality import absolute_relative_error, can_judge_depth, psnr
 from saccade.service.vision.image_decoder import decode_image
 from saccade.service.vision.produced import whole_answer
 
@@ -28,14 +29,14 @@ _SIGMA = 1.5  # pixels, of the window
 
 
 def picture_evidence(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureEvidence:
-    """Pictures without a target count 0."""
+    """Pictures without a target count 0, and depths that cannot be judged do not count."""
     scores = [_score(*pair, task) if pair is not None else 0.0 for pair in _pairs(answers, split, task)]
     return PictureEvidence(np.array(scores), "depth_accuracy" if task.picture == "depth" else "ssim")
 
 
 def picture_figure(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureFigure | None:
-    """None where no picture has a target."""
-    pairs = [pair for pair in _pairs(answers, split, task) if pair is not None]
+    """None where no picture has a target that says something."""
+    pairs = [pair for pair in _pairs(answers, split, task) if pair is not None and _is_judged(pair[1], task)]
     if not pairs:
         return None
     if task.picture == "depth":
@@ -58,7 +59,7 @@ def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:
             scores.append(0.0)
             continue
         window = _window(split, place, task.scale) or (slice(None), slice(None))
-        scores.append(_score(seen[window], target_of(sample, task)[window], task))
+        scores.append(_score(seen[window], target_of(sample, task, split.limits)[window], task))
     return PictureEvidence(np.array(scores), "ssim")
 
 
@@ -67,7 +68,7 @@ def seen_pair(answer: Pixels, split: ImageSplit, index: int, task: TaskSpec) -> 
     sample, place = split.samples[index], split.geometries[index]
     if not isinstance(sample, ImageSample) or not sample.target:
         return None
-    target = target_of(sample, task)
+    target = target_of(sample, task, split.limits)
     window = _window(split, place, task.scale)
     if window is None:
         return whole_answer([answer], place, task), target
@@ -90,6 +91,8 @@ def _window(split: ImageSplit, place: Geometry, scale: int) -> tuple[slice, slic
 
 
 def _score(found: Pixels, target: Pixels, task: TaskSpec) -> float:
+    if not _is_judged(target, task):
+        return math.nan
     if task.picture == "depth":
         return max(0.0, 1.0 - absolute_relative_error(found, target))
     from skimage import metrics  # takes a second, and other tasks need none of it
@@ -105,6 +108,10 @@ def _score(found: Pixels, target: Pixels, task: TaskSpec) -> float:
         use_sample_covariance=False,
     )
     return max(0.0, float(value))
+
+
+def _is_judged(target: Pixels, task: TaskSpec) -> bool:
+    return task.picture != "depth" or can_judge_depth(target)
 
 
 def _mean(values: Any) -> float:

@@ -1,5 +1,6 @@
-"""Finds truth that does not belong to its pictures: labels that stand for one another, and masks or boxes that fit the
-answers only once they are turned or mirrored. Each fault is one sentence that says what to write.
+"""Finds truth that does not belong to its pictures: labels that stand for one another, masks or boxes that fit the
+answers only once they are turned or mirrored, and pictures that fit once they are moved. Each fault is one sentence
+that says what to write.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from saccade.export.qualification.detection_evidence import (
 )
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence, point_value
 from saccade.export.qualification.label_evidence import LabelEvidence
+from saccade.export.qualification.shifted_pictures import shifted_answers
 from saccade.models.contract.preprocessing import mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.vision.image_decoder import orientation_of
@@ -90,8 +92,11 @@ def truth_faults(
     answers: Answer, evidence: Evidence, split: ImageSplit, task: TaskSpec, labels: Sequence[str]
 ) -> Iterator[str]:
     """Yields faults of the truth of a split, judged by the reference's answers to all its pictures."""
-    if task.task in (Task.EMBED, Task.IMAGE):
-        return  # labels only say which pictures belong together, or are none
+    if task.task is Task.EMBED:
+        return  # labels only say which pictures belong together
+    if task.task is Task.IMAGE:
+        yield from shifted_answers(answers[0], split, task)
+        return
     shares = _answered_shares(answers, evidence, split, task.score_threshold, len(labels))
     yield from exchanged_labels(shares, evidence.class_images(), labels)
     if task.task is not Task.CLASSIFY:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from saccade.service.vision.png_chunks import png_essentials
 UInt8Array = NDArray[np.uint8]
 
 JPEG_MAGIC, _PNG_MAGIC, _BMP_MAGIC, _WEBP_MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
+_GREY_OF_16_BITS = b"\x10\x00"  # bits and colour type, in a PNG's header
 _MAX_SIDE = 65_500  # what JPEG itself allows
 TURBO_COLOURS = frozenset({"YCbCr", "Gray"})  # it does not convert CMYK; plain RGB may be lossless
 # A scan of a progressive JPEG visits every pixel, 1.2 ns each, even with next to no bytes. Writers make 10 to 20 scans.
@@ -224,6 +226,18 @@ def orientation_of(data: bytes) -> int:
         return 1
 
 
+def sample_bits(data: bytes) -> int:
+    """The bits of each sample that make up white: 8, or what a 16-bit grey PNG uses of its own. Raises BadImage."""
+    if not data.startswith(_PNG_MAGIC) or data[24:26] != _GREY_OF_16_BITS:
+        return 8
+    png = png_essentials(data)
+    try:
+        with Image.open(io.BytesIO(png.pixels), formats=("PNG",)) as image:
+            return _used_bits(int(np.asarray(image).max()), png.significant_bits)
+    except Exception as error:  # as for all plugins of Pillow
+        raise BadImage(f"the PNG image is damaged or truncated: {_reason(error)}") from error
+
+
 def _orientation_of(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -232,7 +246,7 @@ def _orientation_of(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
+UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],

@@ -142,6 +142,7 @@ def test_report_has_decibels_and_what_a_copy_of_the_input_would_reach(denoiser: 
     assert exact.pictures.psnr is not None
     assert 20.0 < exact.pictures.psnr < 40.0  # noise of 40 levels alone: 16 dB
     assert exact.reference is not None
+    assert exact.reference.faults == ()
     assert exact.reference.guess == "giving each picture back as it was sent"
     assert exact.reference.chance < 0.5 < exact.metric.value
     assert int8.agreement is not None
@@ -211,6 +212,27 @@ def test_a_network_that_sees_the_whole_picture_is_refused_in_tiles(tmp_path: Pat
             data={"path": "pictures", "noise": 40},
             **_written(tmp_path),
         )
+
+
+def test_a_denoiser_whose_answer_is_moved_by_a_pixel_has_a_fault(tmp_path: Path) -> None:
+    clean_pictures(tmp_path / "pictures")
+    (tmp_path / "moving.py").write_text(
+        "import torch\nfrom torch import nn\nfrom tiny_restorers import Restorer\n\n"
+        "class Moving(Restorer):\n    def forward(self, images):\n"
+        "        return nn.functional.pad(super().forward(images), (1, 0, 1, 0))[..., :-1, :-1]\n"
+    )
+    version, _ = exported(
+        tmp_path,
+        source={"kind": "module", "factory": "moving.py:Moving", "arguments": {"scale": 1}},
+        task={"task": "image", "picture": "rgb"},
+        preprocess={"width": SIDE, "height": SIDE, "fit": "tile"},
+        data={"path": "pictures", "noise": 40},
+    )
+
+    report = read_report(version / REPORT_JSON)
+    assert report.variants[0].qualify.reference is not None
+    (fault,) = report.variants[0].qualify.reference.faults  # which the quick gate excuses, as that of random weights
+    assert "lie beside their targets: moved up and left by a pixel, 54 of 54 fit better" in fault
 
 
 def _written(root: Path) -> dict[str, object]:

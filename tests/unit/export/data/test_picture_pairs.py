@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.export.data.check import check_data
+from saccade.export.data.data_report import DataReport
 from saccade.export.data.datasets import labelled_images
 from saccade.export.data.labelled_images import ImageSample
-from saccade.export.data.picture_pairs import target_of
+from saccade.export.data.picture_pairs import PairTruth, target_of
+from saccade.export.errors import DataRefused
 from saccade.models.contract.specs import Task, TaskSpec
+from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits, decode_image
 from tests.support.data_folders import encoded, picture, recipe_of, save
 
 RGB = TaskSpec(task=Task.IMAGE, picture="rgb")
@@ -36,7 +40,7 @@ def test_pairs_belong_together_by_name(tmp_path: Path) -> None:
     assert len(samples) == 4
     for sample in samples:
         assert isinstance(sample, ImageSample)
-        assert target_of(sample, RGB).shape == (36, 48, 3)
+        assert target_of(sample, RGB, USUAL_LIMITS).shape == (36, 48, 3)
 
 
 def test_clean_pictures_get_the_stated_noise(tmp_path: Path) -> None:
@@ -49,7 +53,7 @@ def test_clean_pictures_get_the_stated_noise(tmp_path: Path) -> None:
 
     assert isinstance(sample, ImageSample)
     noisy = np.asarray(Image.open(io.BytesIO(sample.encoded)), np.float32)
-    assert float((noisy - 255 * target_of(sample, RGB)).std()) == pytest.approx(20, rel=0.05)
+    assert float((noisy - 255 * target_of(sample, RGB, USUAL_LIMITS)).std()) == pytest.approx(20, rel=0.05)
 
 
 def complaints(root: Path, **data: object) -> str:
@@ -69,3 +73,69 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     for split in SPLITS:
         save(tmp_path / "clean" / split / "0.png", encoded(picture(1)))
     assert "which adds noise of 25 levels" in complaints(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("size", [(40, 40), (48, 36)])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("limits", [ImageLimits(), ImageLimits(ignores_exif=True)])
+@pytest.mark.parametrize("bits", [0, 8, 10, 12, 14, 16])
+def test_a_picture_that_is_its_own_target_differs_nowhere(
+    tmp_path: Path, size: tuple[int, int], orientation: int, limits: ImageLimits, bits: int
+) -> None:
+    """0 bits: a picture of colours."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = picture(3, *size)
+    if bits:
+        pixels = Image.fromarray((np.asarray(pixels.convert("L")).astype(np.uint16) << 8) >> (16 - bits))
+    path = save(tmp_path / "same.png", encoded(pixels, exif=exif))
+    spec = TaskSpec(task=Task.IMAGE, picture="grey" if bits else "rgb")
+    seen = decode_image(path.read_bytes(), limits)
+
+    sample = PairTruth(spec, path).sample(path, path.read_bytes(), (seen.shape[1], seen.shape[0]), limits)
+
+    target = target_of(sample, spec, limits)
+    assert np.array_equal(np.rint(255 * target), seen[..., 0] if bits else seen)
+    assert target.max() > 0.8
+
+
+def test_greys_of_another_range_than_their_input_are_refused(tmp_path: Path) -> None:
+    grey = np.asarray(picture(1).convert("L")).astype(np.uint16)
+    dark = save(tmp_path / "input.png", encoded(Image.fromarray(grey << 2)))
+    bright = save(tmp_path / "target.png", encoded(Image.fromarray(grey << 4)))
+
+    with pytest.raises(DataRefused, match=r"uses 12 bits per sample and its input 10.*save both with 8 bits"):
+        PairTruth(TaskSpec(task=Task.IMAGE, picture="grey"), bright).sample(dark, dark.read_bytes(), (48, 36))
+
+
+def depth_pairs(root: Path, unknown: int) -> None:
+    """Ten pictures per split; of so many, one pixel is known."""
+    for number, split in enumerate(SPLITS):
+        for index in range(10):
+            small = picture(100 * number + index)
+            depth = np.asarray(small.convert("L")).astype(np.uint16) + 1
+            if index < unknown:
+                depth[:] = 0
+                depth[5, 5] = 700
+            save(root / split / "input" / f"{index}.png", encoded(small))
+            save(root / split / "target" / f"{index}.png", encoded(Image.fromarray(depth)))
+
+
+def depth_report(root: Path) -> DataReport:
+    loaded = recipe_of(root, Task.IMAGE, ["pictures"])
+    task = TaskSpec(task=Task.IMAGE, picture="depth")
+    recipe = loaded.recipe.model_copy(update={"task": task})
+    return check_data(loaded.model_copy(update={"recipe": recipe}), lambda read, total: None)
+
+
+def test_depths_that_say_nothing_are_counted_and_too_many_are_refused(tmp_path: Path) -> None:
+    depth_pairs(tmp_path / "all", 0)
+    assert "do not count" not in " ".join(depth_report(tmp_path / "all").notes)
+    depth_pairs(tmp_path / "some", 3)
+    some = depth_report(tmp_path / "some")
+    assert not some.complaints
+    assert "3 pictures of split 'test' do not count: hardly a depth is known" in " ".join(some.notes)
+    depth_pairs(tmp_path / "most", 6)
+    assert "6 pictures (60.0%) of split 'test'" in " ".join(depth_report(tmp_path / "most").complaints)
+    depth_pairs(tmp_path / "none", 10)
+    assert "has no target to judge by" in " ".join(depth_report(tmp_path / "none").complaints)
