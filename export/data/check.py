@@ -298,8 +298,7 @@ def _slices(
     """Returns the rows of the test pictures of each slice. Complains where the gate could judge none."""
     if data.slices is None:
         return {}
-    pictures = [picture.path for found in listing.pictures.values() for picture in found]
-    slices = slice_rows(loaded, data.slices, pictures, test, findings)
+    slices = slice_rows(loaded, data.slices, listing.pictures, test, findings)
     needed = loaded.recipe.gate.test_images_limit(metric_of(loaded))
     sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in slices.items() if len(rows) < needed)
     if sizes:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import IMAGE_SUFFIXES
 from saccade.export.data.label_tables import csv_rows
-from saccade.export.data.split_sources import SPLIT_NAMES
+from saccade.export.data.pictures import ClassTruth, Picture
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData, LoadedRecipe
-from saccade.models.contract.specs import Task
 
 FOLDERS = "folders"
 UNTAGGED = "untagged"
@@ -31,48 +31,66 @@ def slice_table(loaded: LoadedRecipe, slices: str | None) -> Path | None:
 
 
 def slice_rows(
-    loaded: LoadedRecipe, slices: str, pictures: Sequence[Path], test: Sequence[Path], findings: Findings
+    loaded: LoadedRecipe,
+    slices: str,
+    parts: Mapping[str, Sequence[Picture]],
+    test: Sequence[Path],
+    findings: Findings,
 ) -> dict[str, tuple[int, ...]]:
-    """Returns the rows of `test` by slice, the largest first; faults of the table are added to `findings`.
+    """Returns the rows of `test` by slice, the largest first; faults are added to `findings`.
 
-    Raises DataRefused for what is no table, and for folders that name no slice.
+    `parts` has all pictures by the folder of their split. Raises DataRefused for what is no table, and for folders
+    that name no slice.
     """
     assert isinstance(loaded.recipe.data, FolderData)
     root, table = loaded.beside(loaded.recipe.data.path), slice_table(loaded, slices)
+    pictures = [picture.path for each in parts.values() for picture in each]
+    before = findings.complaints
     if table is None:
-        tags = _folder_tags(pictures, root, loaded.recipe.task.task)
+        columns, tags = ["folder"], _folder_tags(parts, root)
         if not any(tags.values()):
             raise DataRefused(f"data.slices: no picture of {root} lies in a folder below those of split and label")
     else:
-        tags = _table_tags(table, {picture: _below(picture, root) for picture in pictures}, findings)
-    columns = dict.fromkeys(column for each in tags.values() for column in each)
+        columns, tags = _table_tags(table, {picture: _below(picture, root) for picture in pictures}, findings)
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for column in columns:
         for row, picture in enumerate(test):
             rows[f"{column}={tags.get(picture, {}).get(column) or UNTAGGED}"].append(row)
+    _complain_of_case("slices", rows, findings)
+    if test and findings.complaints == before and all(len(found) == len(test) for found in rows.values()):
+        text = f"data.slices tells no test pictures apart: all {len(test):,} are in {', '.join(rows)}"
+        findings.complain("slices alike", text)
     return {name: tuple(rows[name]) for name in sorted(rows, key=lambda name: (-len(rows[name]), name))}
 
 
-def _folder_tags(pictures: Sequence[Path], root: Path, task: Task) -> dict[Path, Tags]:
-    """A picture's slice is the first folder below those that its layout asks for: split, label or `images`."""
+def _folder_tags(parts: Mapping[str, Sequence[Picture]], root: Path) -> dict[Path, Tags]:
+    """A picture's slice is the first folder below its label's, or below the one that holds all of its split's."""
     tags: dict[Path, Tags] = {}
-    for picture in pictures:
-        folders = [part for part in _below(picture, root).parts[:-1] if part.lower() not in (*SPLIT_NAMES, "images")]
-        named = folders[1:] if task in (Task.CLASSIFY, Task.EMBED) else folders
-        tags[picture] = {"folder": named[0]} if named else {}
+    for part, pictures in parts.items():
+        folders = [_below(picture.path, root / part).parts[:-1] for picture in pictures]
+        shared = len(os.path.commonprefix(folders))  # noqa: RUF071  # of tuples: folders such as `images`
+        for picture, names in zip(pictures, folders, strict=True):
+            below = names[1 if isinstance(picture.truth, ClassTruth) else shared :]
+            tags[picture.path] = {"folder": below[0]} if below else {}
     return tags
 
 
-def _table_tags(table: Path, places: Mapping[Path, PurePosixPath], findings: Findings) -> dict[Path, Tags]:
+def _table_tags(
+    table: Path, places: Mapping[Path, PurePosixPath], findings: Findings
+) -> tuple[list[str], dict[Path, Tags]]:
+    """Returns the columns and each picture's tags."""
     if not table.is_file():
         raise DataRefused(
             f"data.slices: {table} is no file: name a CSV beside the recipe, or write `slices: {FOLDERS}`"
         )
     head, *lines = csv_rows(table, "tag")
-    columns = head[1:]
-    for column in sorted({column for column in columns if columns.count(column) > 1}):
-        findings.complain("slice column", f"{table} has the column {column!r} twice: remove one of them")
-    by_name = _by_name(places)
+    columns, by_name = head[1:], _by_name(places)
+    if _plain(head[0]) in by_name or Path(head[0]).suffix.lower() in IMAGE_SUFFIXES:
+        raise DataRefused(
+            f"{table} has no head, its first line names the picture {head[0]!r}: write a line `filename, first tag, "
+            "second tag, ...` above it"
+        )
+    _complain_of_columns(table, columns, findings)
     tags: dict[Path, Tags] = {}
     for number, line in enumerate(lines, start=2):
         where = f"{table}, line {number}"
@@ -95,7 +113,27 @@ def _table_tags(table: Path, places: Mapping[Path, PurePosixPath], findings: Fin
         if len(values) > _MOST_VALUES:
             text = f"{table}: column {column!r} has {len(values):,} values, so it is no tag: remove the column"
             findings.complain("slice values", text)
-    return tags
+    return columns, tags
+
+
+def _complain_of_columns(table: Path, columns: Sequence[str], findings: Findings) -> None:
+    for column in sorted({column for column in columns if columns.count(column) > 1}):
+        findings.complain("slice column", f"{table} has the column {column!r} twice: remove one of them")
+    for column in (column for column in columns if "=" in column):
+        text = f"{table}: column {column!r} has a `=`, which stands between column and tag: name it otherwise"
+        findings.complain("slice equals", text)
+    _complain_of_case(f"columns of {table}", dict.fromkeys(columns), findings)
+
+
+def _complain_of_case(what: str, names: Iterable[str], findings: Findings) -> None:
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            text = (
+                f"data.slices: {what} differ only in case, {other!r} and {name!r}: write them alike, or name one anew"
+            )
+            findings.complain("slice case", text)
 
 
 def _by_name(places: Mapping[Path, PurePosixPath]) -> dict[str, list[Path]]:

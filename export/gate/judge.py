@@ -42,6 +42,9 @@ from saccade.export.reports.report_inputs import (
 from saccade.export.sources.specs import source_name
 from saccade.export.sources.weights import weights_digest
 from saccade.export.steps import StepContext, qualified_name, tool_versions
+from saccade.models.contract.quality import ranges_of
+from saccade.models.contract.quality_ranges import QualityRanges
+from saccade.models.contract.specs import Task
 
 _VERDICTS = ("accepted", "pending", "denied")
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "openvino", "onnxslim", "numpy", "pillow")
@@ -78,6 +81,14 @@ def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
     )
 
 
+def _quality(context: StepContext) -> QualityRanges | None:
+    """What the calibration pictures are like; None for networks that are there to restore poor ones."""
+    if context.recipe.task.task is Task.IMAGE:
+        return None
+    calibration = context.data.split(context.loaded, "calibration")
+    return ranges_of(calibration.images, calibration.geometries)
+
+
 def _report(context: StepContext) -> ExportReport:
     recipe = context.recipe
     stored = read_reference(context.inputs["reference"])
@@ -97,6 +108,7 @@ def _report(context: StepContext) -> ExportReport:
         labels=recipe.labels,
         preprocess=recipe.preprocess,
         normalisation=recipe.normalisation,
+        quality=_quality(context),
         source=source_name(recipe.source),
         weights=weights_identity(context.loaded),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,11 +16,9 @@ from saccade.export.artifact import Artifact, Detail, file_sha256
 from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.wrap import read_extra_outputs
 from saccade.export.errors import PublishError
-from saccade.export.extras.marks import extras_in
 from saccade.export.gate.decision import verdict
 from saccade.export.gate.judge import weights_identity
 from saccade.export.gate.judged_variants import ensure_judged_by_recipe
-from saccade.export.graph.large_files import load_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.plans.targets import read_targets
 from saccade.export.publish.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
@@ -41,10 +39,8 @@ from saccade.models.contract.manifest import (
     Variant,
     manifest_bytes,
 )
-from saccade.models.contract.quality import ranges_of
-from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.replay import MOST_PICTURES, REPLAY_FILE, picture_count, replay_bytes
-from saccade.models.contract.specs import Task, input_tensor, output_tensors
+from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
 from saccade.service.repository.object_store.address import url_of
 from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
@@ -131,15 +127,7 @@ def _filled(
     """Writes all files but the manifest, and returns the manifest by the version's number."""
     _fill(scratch, context, report, published)
     files = file_entries(scratch)
-    return lambda number: _manifest(context, report, published, files, _quality(context), number)
-
-
-def _quality(context: StepContext) -> QualityRanges | None:
-    """What the calibration pictures are like; None for networks that are there to restore poor ones."""
-    if context.recipe.task.task is Task.IMAGE:
-        return None
-    calibration = context.data.split(context.loaded, "calibration")
-    return ranges_of(calibration.images, calibration.geometries)
+    return lambda number: _manifest(context, report, published, files, number)
 
 
 def publication_identity(manifest: Manifest) -> tuple[object, ...]:
@@ -229,7 +217,6 @@ def _manifest(
     report: ExportReport,
     published: list[VariantReport],
     files: tuple[FileEntry, ...],
-    quality: QualityRanges | None,
     number: int,
 ) -> Manifest:
     recipe = context.recipe
@@ -256,7 +243,7 @@ def _manifest(
         allowed_batch_sizes=recipe.allowed_batch_sizes,
         reference_metric=reference.figure.metric,
         reference_operating_point=reference.operating_point,
-        quality=quality,
+        quality=report.quality,
         judged=recipe.gate.mode == "metric",
         variants=tuple(_variant(context, variant, _published_file(published, variant)) for variant in published),
         files=files,
@@ -275,7 +262,7 @@ def _variant(context: StepContext, variant: VariantReport, file: str) -> Variant
             "target": traits.target,
             "file": file,
             "external_data": tuple(variant.qualify.external_sha256),
-            "extras": extras_in(load_graph(_made(context, variant).file(MODEL_FILE))),
+            "extras": variant.qualify.extras or (),
             "metric": variant.qualify.metric,
             "operating_point": variant.qualify.operating_point,
             "latency": variant.qualify.latency,

@@ -67,7 +67,8 @@ def run_qualify(context: StepContext) -> Detail:
     parity = parity_figures(backend, recipe, split, expected)
     invariance = batch_invariance(backend, recipe, split.images)
     hostile = hostile_figures(backend, recipe)
-    explanation = explanation_figure(backend, extras_in(load_graph(file)), split)
+    extras = extras_in(load_graph(file))
+    explanation = explanation_figure(backend, extras, split)
     computed = computed_precisions(backend)
     through = (
         f"{backend.provider} on the CPU, which computes the file in {traits.precision}" if computed else _through(file)
@@ -113,6 +114,7 @@ def run_qualify(context: StepContext) -> Detail:
         faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
         retrieval=retrieval_of(answers, split, recipe.task),
         explanation=explanation,
+        extras=extras,
         slices=slice_figures(evidence, reference, rows_by_slice(context, split), resamples),
         trust=trust,
         confidence=None if tuning is None else confidence_figure(file, recipe, tuning, split),

@@ -11,6 +11,7 @@ from saccade.export.qualification.picture_figures import PictureFigure
 from saccade.export.qualification.retrieval import RetrievalFigure
 from saccade.export.qualification.trust_figures import ConfidenceFigure, TrustFigure
 from saccade.export.variants import Precision
+from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen, Sha256
@@ -254,3 +255,4 @@ class QualifyReport(Frozen):
     trust: TrustFigure | None = None  # None: the file has no score of unfamiliarity; `detail` says why
     confidence: ConfidenceFigure | None = None  # of classifiers with one label per picture
     pictures: PictureFigure | None = None  # of networks whose answer is a picture
+    extras: tuple[ExtraOutput, ...] | None = None  # what the file computes for requests that ask; None: older report

@@ -12,6 +12,7 @@ from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import LibraryFigure, QualifyReport
 from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
 from saccade.models.contract.manifest import GateDecision, MetricFigure, OperatingPoint, TargetSupport
+from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec, Task
 
 REPORT_JSON = "report.json"
@@ -72,6 +73,7 @@ class ExportReport(Frozen):
     labels: tuple[str, ...]
     preprocess: PreprocessSpec | None = None  # None: of an older report
     normalisation: Normalisation | None = None  # None: of an older report
+    quality: QualityRanges | None = None  # of the calibration pictures; None: of an older report, or of task image
     source: str
     weights: str
     created: str  # ISO 8601, UTC

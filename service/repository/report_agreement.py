@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
 from saccade.models.contract.specs import Frozen
 from saccade.service.errors import RepositoryError
@@ -177,6 +178,9 @@ def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
         yield "preprocess"
     if normalisation is not None and not _is_same(manifest.normalisation, normalisation):
         yield "normalisation"
+    quality = report.get("quality")
+    if quality is not None and not _is_same(manifest.quality, quality):
+        yield "quality"
     if not _is_same(manifest.reference_metric, report["reference"]):
         yield "reference_metric"
     points = [variant.operating_point for variant in manifest.variants]
@@ -209,6 +213,9 @@ def _differences_of(variant: Variant, file_sha256: str, found: Mapping[str, Any]
         yield "the paired speed"
     if not _is_same(variant.operating_point, measured.get("operating_point")):
         yield "the operating point"
+    extras = qualify.get("extras")
+    if extras is not None and variant.extras != tuple(ExtraOutput.model_validate(each) for each in extras):
+        yield "the extra outputs"
 
 
 def _is_same(told: Frozen | None, reported: object) -> bool:

@@ -160,6 +160,8 @@ class RepositoryWatch:
             log.warning("version_unjudged", **fields)
         if not any(entry.path == REPLAY_FILE for entry in version.manifest.files):
             log.info("version_without_replay", **fields)  # its answers are not compared with recorded ones
+        if settings.quality != "asked" and version.manifest.quality is None:
+            log.warning("version_without_quality", **fields, quality=settings.quality)  # it answers poor pictures too
         if version.signed_by is None:
             log.info("version_unsigned", **fields)
         else:

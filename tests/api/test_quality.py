@@ -89,8 +89,10 @@ def test_a_version_that_does_not_know_its_pictures_says_so(tmp_path: Path) -> No
     publish(root, manifest_for("older", 1).model_copy(update={"quality": None}))
     with running_server(root, tmp_path, quality="refuse") as running:
         asked, plain = (running.predict("older", picture(16), params=each) for each in ({"quality": "true"}, {}))
+        logs = running.logs()
 
     assert asked.status_code == 422
     assert "export it again" in asked.json()["detail"]
     assert plain.status_code == 200
     assert "quality" not in plain.json()["predictions"][0]
+    assert logs.count("version_without_quality") == 1

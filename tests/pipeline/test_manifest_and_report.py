@@ -70,6 +70,8 @@ def test_untouched_version_agrees(version_dir: Path) -> None:
         (lambda each: each.update(paired_speeds=[PAIR]), "the paired speed of variant 'fp32'"),
         (lambda each: each.update(file="int8-trt.onnx"), "the file of variant 'fp32'"),
         (lambda each: each.update(name="fp16"), "variant 'fp16'"),
+        (lambda each: each["extras"][0].update(method="another"), "the extra outputs of variant 'fp32'"),
+        (lambda each: each.pop("extras"), "the extra outputs of variant 'fp32'"),
     ],
 )
 def test_what_the_report_does_not_hold_is_refused(
@@ -97,6 +99,26 @@ def test_labels_changed_in_the_manifest_alone_are_refused(version_dir: Path) -> 
 
     with pytest.raises(RepositoryError, match="labels of the manifest"):
         verify_version(version_dir)
+
+
+@pytest.mark.parametrize("forged", [{"pictures": 9}, None])
+def test_quality_changed_in_the_manifest_alone_is_refused(forged: Document | None, version_dir: Path) -> None:
+    change(version_dir / "manifest.json", lambda each: each.update(quality=forged and each["quality"] | forged))
+
+    with pytest.raises(RepositoryError, match="quality of the manifest"):
+        verify_version(version_dir)
+
+
+def test_reports_of_before_quality_and_extra_outputs_are_taken(version_dir: Path) -> None:
+    def edit(report: Document) -> None:
+        report.pop("quality")
+        for variant in report["variants"]:
+            variant["qualify"].pop("extras")
+
+    change(version_dir / "report.json", edit)
+    rehash(version_dir)
+
+    assert verify_version(version_dir).manifest.quality is not None
 
 
 def test_another_precision_under_the_same_name_is_refused_although_everything_was_hashed_again(

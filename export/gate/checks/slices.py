@@ -17,7 +17,7 @@ _NAMED = 5  # slices
 
 def slice_checks(judged: Judged) -> Iterator[GateCheck]:
     slices, thresholds = judged.report.slices, judged.thresholds
-    if not slices:
+    if not slices and thresholds.min_slice_metric is None:
         return
     least = thresholds.test_images_limit(judged.report.metric.name)
     large = [each for each in slices if each.images >= least]

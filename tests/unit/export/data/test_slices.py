@@ -13,6 +13,7 @@ from tests.support.data_folders import (
     class_folders,
     coco_folder,
     encoded,
+    mask_folders,
     only_complaint,
     picture,
     recipe_of,
@@ -90,6 +91,13 @@ def test_an_end_of_a_path_is_enough_where_it_means_one_picture(tmp_path: Path) -
         (["file,camera", "test/red/0.png,a,b"], "line 2 has 3 values and the head 2"),
         (["file,camera,camera", "test/red/0.png,a,b"], "has the column 'camera' twice"),
         (["file,camera,", "test/red/0.png,a,b"], "column 3 of its head has no name"),
+        (["file,camera"], "data.slices tells no test pictures apart: all 12 are in camera=untagged"),
+        (["file,camera", "tuning/red/0.png,north"], "tells no test pictures apart: all 12 are in camera=untagged"),
+        (["test/red/0.png,north", "test/red/1.png,south"], "has no head, its first line names the picture 'test/red/0"),
+        (["0009.JPG,north", "test/red/1.png,south"], "has no head, its first line names the picture '0009.JPG'"),
+        (["file,Camera,camera", "test/red/0.png,a,b"], "differ only in case, 'Camera' and 'camera'"),
+        (["file,camera", "test/red/0.png,a", "test/red/1.png,A"], "differ only in case, 'camera=A' and 'camera=a'"),
+        (["file,a=b,a", "test/red/0.png,c,b=c"], "column 'a=b' has a `=`, which stands between column and tag"),
         (["file", "test/red/0.png"], "names no tags: begin it with a line `filename, first tag, second tag, ...`"),
         ([""], "names no tags"),
     ],
@@ -129,6 +137,46 @@ def test_folders_below_split_and_label_are_slices(tmp_path: Path) -> None:
         "folder=south": 3,
         "folder=untagged": 3,
     }
+
+
+def test_folders_named_like_splits_are_slices_and_labels_where_they_are_such(tmp_path: Path) -> None:
+    seeds = iter(range(1000))
+    for split in ("calibration", "tuning", "test"):
+        for label in ("red", "train", "images"):
+            for place in ("val", "images", "."):
+                save(tmp_path / "data" / split / label / place / "a.png", encoded(picture(next(seeds))))
+
+    report = checked(tmp_path / "data", Task.CLASSIFY, ("red", "train", "images"), gate=_FEW, slices="folders")
+
+    assert {name: len(rows) for name, rows in report.slices.items()} == {
+        "folder=images": 3,
+        "folder=untagged": 3,
+        "folder=val": 3,
+    }
+
+
+def test_without_label_folders_slices_lie_below_the_folder_that_holds_all_pictures(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    mask_folders(root, 60)
+    for folder in ("images", "masks"):
+        for path in sorted((root / folder).iterdir()):
+            camera = root / folder / "all" / ("train" if int(path.stem) % 2 else "north") / "day"
+            camera.mkdir(parents=True, exist_ok=True)
+            path.rename(camera / path.name)
+
+    report = checked(root, Task.SEGMENT, gate=_FEW, slices="folders")
+
+    assert report.complaints == ()
+    assert set(report.slices) == {"folder=north", "folder=train"}
+
+
+def test_folders_that_differ_only_in_case_are_refused(root: Path) -> None:
+    for place in ("North", "north"):
+        save(root / "test" / "red" / place / "a.png", encoded(picture(5000 + ord(place[0]))))
+
+    report = checked(root, Task.CLASSIFY, gate=_FEW, slices="folders")
+
+    assert "differ only in case, 'folder=" in only_complaint(report)
 
 
 def test_folders_without_any_slice_are_refused(root: Path) -> None:

@@ -85,6 +85,10 @@ def test_a_slice_too_small_to_judge_is_said_and_not_judged() -> None:
     assert failed_checks(none_left) == ["slice_drop"]
 
 
+def test_a_floor_for_slices_without_any_slice_is_not_passed() -> None:
+    assert failed([], min_slice_metric=0.5) == ["slice_drop", "slice_floor"]
+
+
 def detections(images: int) -> Evidence:
     rng = np.random.default_rng(1)
     boxes = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]])
