@@ -88,6 +88,8 @@ class SourceFacts:
     quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
     # Its graph ends in class numbers, which may count from 1: then the label of 0 stands for no class.
     has_class_ids: bool = False
+    fit_note: str = ""  # a sentence for people, where running the network decided that pictures are resized
+    value_range: tuple[float, float] | None = None  # task image: what the file or the recipe makes of black and white
     is_embedder: bool = False  # it has vectors and no classes
     # How many numbers its vectors have for pictures of (width, height), where a recipe says task: embed; it may build
     # the network, and raises SourceError. None: the recipe must say `dim`.

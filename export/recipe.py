@@ -208,6 +208,7 @@ class LoadedRecipe(Frozen):
     quantized: str = ""  # what shows that the weights are int8 already and served as they are; empty: float
     given: Path = Path("recipe.yaml")  # the path as the user gave it, which reports repeat in commands
     left_out: tuple[VariantKind, ...] = ()  # variants of the recipe that this run does not make
+    fit_note: str = ""  # says that pictures are resized, where the recipe leaves `fit` out
 
     @property
     def weights_path(self) -> Path | None:
@@ -307,7 +308,10 @@ def load_recipe(path: Path) -> LoadedRecipe:
             "float network: leave `variants` out, or name the float file in `weights`"
         )
     digest = hashlib.sha256(raw).hexdigest()
-    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=digest, quantized=facts.quantized, given=path)
+    note = "" if "fit" in (document.get("preprocess") or {}) else facts.fit_note
+    return LoadedRecipe(
+        path=path.resolve(), recipe=recipe, sha256=digest, quantized=facts.quantized, given=path, fit_note=note
+    )
 
 
 def _ensure_labels_fit(path: Path, recipe: Recipe, facts: SourceFacts) -> None:

@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from saccade.export.data.folder_labels import labels_of_folders
+from saccade.export.errors import SourceError
 from saccade.export.network import SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Normalisation, Task
 
 MISSING = "required; the source does not say it"
 SIZE_MISSING = "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
@@ -41,6 +42,7 @@ OTHER_NAMES = {
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
 PICTURES = ("pictures",)  # the one label of task image, which knows no classes
+_NEAR = 1e-3  # of a range of 1 or more: rounding of means and deviations
 _HALF = 0.5  # score from which a label is answered
 
 
@@ -79,6 +81,8 @@ def completed(
             whole["labels"] = found
     if is_picture and (facts.task is None or facts.task.task is not Task.IMAGE):
         _fit_tiles(whole, document.get("preprocess"))
+    elif is_picture and source.kind == "onnx":
+        _ensure_ranges_are_said(document, facts)
     _fit_top_k_to_labels(whole, document.get("task"))
     _fit_multi_label(whole, facts, document.get("task"))
     return whole
@@ -91,6 +95,42 @@ def _fit_tiles(whole: dict[str, Any], given: object) -> None:
     if isinstance(preprocess, dict) and not (isinstance(given, dict) and "fit" in given):
         sides = {name: preprocess[name] for name in ("width", "height", "channel_order") if name in preprocess}
         whole["preprocess"] = {**sides, "fit": "tile"}
+
+
+def _ensure_ranges_are_said(document: dict[str, Any], facts: SourceFacts) -> None:
+    """Raises SourceError for colours of a file, where nobody says what black and white are, or answers contradict it.
+
+    Without `values` in the recipe, answers have the range of the pixels.
+    """
+    task, found = document.get("task"), facts.task
+    if found is None or found.picture == "depth":
+        return
+    is_said = isinstance(task, dict) and "values" in task
+    ends = _normalised_ends(document) or facts.value_range
+    if ends is None:
+        raise SourceError(
+            "nobody says what black and white are for this network: write `value_range: [0, 1]`, or [0, 255] or "
+            "[-1, 1], or let `saccade-export init` try them on your pictures"
+        )
+    if not is_said and max(abs(one - other) for one, other in zip(ends, found.values, strict=True)) > _NEAR:
+        pixels, answers = (f"[{low:.4g}, {high:.4g}]" for low, high in (ends, found.values))
+        raise SourceError(
+            f"pixels become {pixels}, and answers look as if their black and white were {answers}: write the range of "
+            f"the answers, as in `task: {{task: image, picture: {found.picture}, values: {answers}}}`, and that of the "
+            f"pixels, as in `value_range: {pixels}`"
+        )
+
+
+def _normalised_ends(document: dict[str, Any]) -> tuple[float, float] | None:
+    """What the recipe's normalisation makes of black and white, averaged over the channels."""
+    try:
+        given = Normalisation.model_validate(document["normalisation"])
+    except (KeyError, ValidationError):  # a faulty section is named when the recipe is validated
+        return None
+    pairs = list(zip(given.mean, given.std, strict=True))
+    return sum(-mean / std for mean, std in pairs) / len(pairs), sum((1 - mean) / std for mean, std in pairs) / len(
+        pairs
+    )
 
 
 def said_task(document: dict[str, Any]) -> str | None:

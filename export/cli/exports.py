@@ -49,6 +49,8 @@ def export(
     console, data = console_for(is_stderr=as_json), DataStore()
     outcomes: list[list[StepResult]] = []
     for loaded in recipes:
+        if loaded.fit_note:
+            console.print(f"{loaded.recipe.model}: {loaded.fit_note}", markup=False, soft_wrap=True)
         with progress_listener(console, loaded, settings, verbose=verbose) as listener:
             outcomes.append(run_pipeline(loaded, settings, data, listener))
     for loaded, results in zip(recipes, outcomes, strict=True):

@@ -90,6 +90,11 @@ def write_recipe(
     document = _document(checkpoint, source, spec, data, out.parent)
     if is_unlabelled:
         document["gate"] = {"mode": "parity"}
+    said = {} if before is None else yaml.safe_load(before).get("data")
+    if isinstance(said, dict) and isinstance(said.get("path"), str):  # limits and noise beside the path are the user's
+        document["data"] = {**said, "path": document["data"]}
+        if (out.parent / said["path"]).resolve() == data.resolve():
+            del document["data"]  # the section stays as it is written
     lines = {key: line(key, value) for key, value in document.items()}
     findings: tuple[SettledWord, ...] = ()
     kept: tuple[str, ...] = ()
@@ -260,6 +265,8 @@ def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, 
     ):
         return ""
     task, several = recipe.task.task, recipe.task.multi_label
+    if task is Task.IMAGE and recipe.task.picture != "depth" and (spec.noise or recipe.task.scale > 1):
+        return ""  # pictures are made worse here, and are the targets themselves
     try:
         splits = split_sources(task, recipe.labels, data, Findings())
     except DataRefused:  # `check` says what is wrong
@@ -277,6 +284,10 @@ def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, 
                 f"{data} has {len(shown)} classes ({first_labels(shown)}), and {whose} {len(recipe.labels)} "
                 f"({first_labels(recipe.labels)}): name them in `labels`, in the file's order, as the folders are named"
             )
+    if task is Task.IMAGE:
+        pairs = f"save pairs as {data}/input/NAME.png and {data}/target/NAME.png"
+        noise = f"write `data: {{path: {spec.path}, noise: 25}}` in {out} for a denoiser, which adds noise of 25 levels"
+        return f"{data} has no targets: {pairs}" + ("" if recipe.task.picture == "depth" else f", or {noise}")
     words = [str(checkpoint)] if checkpoint is not None else []
     words += [] if checkpoint is not None and checkpoint.suffix in (".onnx", ".pt2") else ["--source", source]
     again = shlex.join(["saccade-export", "init", *words, "--data", str(data), "--out", str(out), "--unlabelled"])

@@ -10,6 +10,7 @@ from saccade.export.qualification.proposals import BATCH, Proposal, proposal
 from saccade.export.qualification.readings import Measured, measured_readings
 from saccade.export.recipe import LoadedRecipe, Recipe
 from saccade.export.sources.onnx_recognition import SettledWord
+from saccade.models.contract.specs import Task
 
 _WORDS = {"preprocess": ("channel_order", "fit"), "value_range": ("value_range",)}
 _COLOURS = ("channel_order", "value_range")  # words of pictures with three channels
@@ -38,6 +39,8 @@ def measured(loaded: LoadedRecipe, text: str, findings: tuple[SettledWord, ...])
     recipe = loaded.recipe
     figures: tuple[Measured, ...] = ()
     words = _assumed(text, findings)
+    if recipe.task.task is Task.IMAGE:  # ranges and fit are settled by then
+        words &= {"channel_order"}
     if words and recipe.gate.needs_labels:
         recipe, figures = measured_readings(
             lambda read, images: list(eager_answer(network, read, images)), split.samples, recipe, words, batch

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from saccade.export.cli.init_argmax import argmax_classes
 from saccade.export.cli.init_classes import class_names, mask_classes
 from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
+from saccade.export.cli.init_pictures import settled_picture
 from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, first_labels, line, own_values
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
 from saccade.export.errors import RecipeError, SourceError
 from saccade.export.recipe import what_is_wrong
 from saccade.export.sources.names import generic_labels
-from saccade.export.sources.onnx_pictures import picture_pixels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import FileSigns, Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, OutputWords, SuppressionWords
@@ -84,7 +84,7 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     found = recognised(signs, probed, task, count, hint=len(names) or None, kind=kind)
     is_picture = found.task.task is Task.IMAGE
     if is_picture:
-        found = replace(found, preprocess=picture_pixels(file, signs, found.words, found.task, found.preprocess))
+        found = settled_picture(file, signs, probed, found, data, document)
     # its folders are `images` and `masks`, or `input` and `target`
     names = [] if is_picture or found.task.task is Task.SEGMENT else names
     written = {} if before is None else own_values(before)
@@ -246,11 +246,14 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
     if "value_range" in inputs:
         mean, std = found.normalisation.mean[0], found.normalisation.std[0]
         ends = [round(-mean / std, 6) + 0.0, round((1.0 - mean) / std, 6)]
-        lines["value_range"] = line("value_range", ends, "assumed: what black and white become")
+        comment = "what black and white become" if found.task.task is not Task.IMAGE else inputs["value_range"].why
+        lines["value_range"] = line("value_range", ends, f"assumed: {comment}")
     if "preprocess" in inputs and found.preprocess is not None:
         facts = found.preprocess.model_dump(mode="json", exclude={"width", "height"}, exclude_defaults=True)
         facts = {"fit": found.preprocess.fit, "channel_order": found.preprocess.channel_order, **facts}
-        lines["preprocess"] = line("preprocess", facts, "assumed: the file does not say how pictures are resized")
+        is_far = found.task.task is Task.IMAGE and found.preprocess.fit == "stretch" and found.task.picture != "depth"
+        comment = inputs["preprocess"].why if is_far else "the file does not say how pictures are resized"
+        lines["preprocess"] = line("preprocess", facts, f"assumed: {comment}")
     return lines
 
 

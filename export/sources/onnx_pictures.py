@@ -46,12 +46,15 @@ def picture(
 
 def picture_pixels(
     path: Path, signs: FileSigns, words: FileWords, spec: TaskSpec, found: PreprocessSpec | None
-) -> PreprocessSpec:
-    """Tiles where a pixel depends on its surroundings alone; else pictures are resized, as `stretch` does it."""
+) -> tuple[PreprocessSpec, str]:
+    """Tiles where a pixel depends on its surroundings alone; else pictures are resized, as `stretch` does it.
+
+    Also returns a sentence for colours that are resized, since answers lose what is finer; empty for others.
+    """
     if found is None:
         found = PreprocessSpec(width=_TILE, height=_TILE, fit="stretch")
     if spec.picture == "depth":
-        return found
+        return found, ""
     index = next(
         number for number, each in enumerate(signs.outputs) if each.tensor.name == (words.outputs.names or ("",))[0]
     )
@@ -64,7 +67,13 @@ def picture_pixels(
         return np.asarray((planes - low) / (high - low), np.float32)
 
     margin = tile_margin(answer, found.width, found.height, spec.scale, is_depth=False)
-    return found.model_copy(update={"fit": "tile"}) if 4 * margin <= min(found.width, found.height) else found
+    if 4 * margin <= min(found.width, found.height):
+        return found.model_copy(update={"fit": "tile"}), ""
+    size = f"{found.width}x{found.height}"
+    return found, (
+        f"pictures are resized to {size}, because far pixels are seen: what lies half a tile away changes answers. "
+        "Export the network for larger pictures to keep more of them"
+    )
 
 
 def _sides(output: OutputSign) -> tuple[int, int | None, int | None]:

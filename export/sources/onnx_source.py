@@ -59,9 +59,12 @@ def picture_facts(source: SourceSpec, weights: Path | None, kind: PictureKind | 
     file, words = _file(weights), _words(source)
     signs = signs_of(file, words)
     found = recognised(signs, words, Task.IMAGE, kind=kind)
+    preprocess, note = picture_pixels(file, signs, found.words, found.task, found.preprocess)
     return SourceFacts(
         task=found.task,
-        preprocess=picture_pixels(file, signs, found.words, found.task, found.preprocess),
+        preprocess=preprocess,
+        fit_note=note,
+        value_range=words.value_range or signs.pixels.value_range,
         normalisation=found.normalisation,
         quantized=_quantized(signs),
     )

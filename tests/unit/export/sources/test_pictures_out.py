@@ -72,7 +72,8 @@ def answered(recipe: LoadedRecipe) -> tuple[int, ...]:
 def test_a_file_that_enlarges_is_read_in_tiles(tmp_path: Path) -> None:
     restorer(tmp_path / "net.onnx", scale=2, factor=255.0)
 
-    recipe = loaded(tmp_path, source="onnx", weights="net.onnx", task={"task": "image"})
+    task = {"task": "image", "values": [0, 255]}
+    recipe = loaded(tmp_path, source="onnx", weights="net.onnx", task=task, value_range=[0, 1])
 
     task, pixels = recipe.recipe.task, recipe.recipe.preprocess
     assert (task.picture, task.scale, task.values) == ("rgb", 2, (0.0, 255.0))
@@ -84,10 +85,26 @@ def test_a_file_that_enlarges_is_read_in_tiles(tmp_path: Path) -> None:
 def test_a_file_that_sees_the_whole_picture_has_it_resized(tmp_path: Path) -> None:
     restorer(tmp_path / "net.onnx", whole=True)
 
-    recipe = loaded(tmp_path, source="onnx", weights="net.onnx", task={"task": "image", "picture": "rgb"})
+    words = {"source": "onnx", "weights": "net.onnx", "value_range": [-1, 1]}
+    recipe = loaded(tmp_path, **words, task={"task": "image", "picture": "rgb"})
+    said = loaded(tmp_path, **words, task={"task": "image", "picture": "rgb"}, preprocess={"fit": "stretch"})
 
     assert recipe.recipe.preprocess.fit == "stretch"
     assert recipe.recipe.task.values == (-1.0, 1.0)
+    assert recipe.fit_note.startswith("pictures are resized to 64x64, because far pixels are seen: ")
+    assert said.fit_note == ""
+
+
+def test_ranges_that_nobody_says_are_refused_with_the_lines(tmp_path: Path) -> None:
+    restorer(tmp_path / "net.onnx", factor=255.0)
+    words = {"source": "onnx", "weights": "net.onnx", "task": {"task": "image", "picture": "rgb"}}
+
+    with pytest.raises(SourceError, match=r"write `value_range: \[0, 1\]`, or \[0, 255\] or \[-1, 1\], or let `sacc"):
+        loaded(tmp_path, **words)
+    with pytest.raises(SourceError, match=r"picture: rgb, values: \[0, 255\]\}`.*`value_range: \[0, 1\]`"):
+        loaded(tmp_path, **words, value_range=[0, 1])
+    with pytest.raises(SourceError, match=r"pixels become \[-2\.118, 2\.\d+\]"):
+        loaded(tmp_path, **words, normalisation={"mean": [0.485, 0.485, 0.485], "std": [0.229, 0.229, 0.229]})
 
 
 def test_one_channel_is_asked_for_unless_its_name_says_it(tmp_path: Path) -> None:
@@ -96,7 +113,10 @@ def test_one_channel_is_asked_for_unless_its_name_says_it(tmp_path: Path) -> Non
     with pytest.raises(SourceError, match=r"may be greys or depths: write `task: \{task: image, picture: grey\}`"):
         loaded(tmp_path, **source, task={"task": "image"})
 
-    assert loaded(tmp_path, **source, task={"task": "image", "picture": "grey"}).recipe.preprocess.fit == "tile"
+    assert (
+        loaded(tmp_path, **source, task={"task": "image", "picture": "grey"}, value_range=[0, 1]).recipe.preprocess.fit
+        == "tile"
+    )
     assert answered(loaded(tmp_path, **source, task={"task": "image", "picture": "depth"})) == (1, SIDE, SIDE)
     one_channel(tmp_path / "net.onnx", "predicted_depth")
     assert loaded(tmp_path, **source, task={"task": "image"}).recipe.task.picture == "depth"
