@@ -96,7 +96,7 @@ def _pairs(data: Path, spec: TaskSpec, document: dict[str, Any]) -> list[Pair]:
                 encoded = path.read_bytes()
                 picture = decode_image(encoded, USUAL_LIMITS)
                 sample = truth.sample(path, encoded, (picture.shape[1], picture.shape[0]))
-                found.append((decode_image(sample.encoded, USUAL_LIMITS), target_of(sample, spec)))
+                found.append((decode_image(sample.encoded, USUAL_LIMITS), target_of(sample, spec, USUAL_LIMITS)))
             except (OSError, DataRefused, SaccadeError):  # `check` names it
                 continue
     return found
