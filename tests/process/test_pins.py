@@ -94,7 +94,7 @@ def test_directory_named_by_a_time_stamp_is_refused_and_freezes_nothing(pinned: 
     publish_fake(repository, "letters", 2, Task.DETECT)
 
     pinned.wait_state("letters", 2, "ready")
-    (stamped, *_) = pinned.model("letters")["versions"]
+    (*_, stamped) = pinned.model("letters")["versions"]
     assert (stamped["version"], stamped["state"]) == (STAMP, "failed")
     assert "a version is a number up to" in stamped["reason"]
     assert pinned.predict("letters", red_png(1)).json()["version"] == "2"
