@@ -12,10 +12,10 @@ from saccade.export.data.picture_pairs import has_targets, pair_pictures, target
 from saccade.export.errors import DataRefused
 from saccade.export.sources.onnx_colours import Pair, measured_range
 from saccade.export.sources.onnx_pictures import picture_pixels
-from saccade.export.sources.onnx_recognition import Recognition, SettledWord
+from saccade.export.sources.onnx_recognition import Recognition, SettledWord, range_normalisation
 from saccade.export.sources.onnx_signs import FileSigns
 from saccade.export.sources.onnx_words import FileWords
-from saccade.models.contract.specs import Normalisation, TaskSpec
+from saccade.models.contract.specs import TaskSpec
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import USUAL_LIMITS, decode_image
 
@@ -53,11 +53,10 @@ def _with_range(
             measured = measured_range(file, signs, found.words, spec, pairs, said)
             low, high = measured.chosen
             spec = spec.model_copy(update={"values": said or measured.chosen})
-            mean, std = -low / (high - low), 1.0 / (high - low)
             found = replace(
                 found,
                 words=found.words.model_copy(update={"value_range": measured.chosen}),
-                normalisation=Normalisation(mean=(mean,) * 3, std=(std,) * 3),
+                normalisation=range_normalisation(low, high),
             )
             way = f"{'clearly the best' if measured.is_clear else 'not clearly the best'} by {measured.why}"
             findings = tuple(

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,16 @@ class ImageSplit:
     def sha256(self) -> str:
         """Returns the digest of all images, in order."""
         return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
+
+    def first(self, count: int) -> ImageSplit:
+        """The first images, as views; the order of a split follows no label."""
+        return replace(
+            self,
+            samples=self.samples[:count],
+            images=self.images[:count],
+            geometries=self.geometries[:count],
+            image_sha256=self.image_sha256[:count],
+        )
 
 
 def prepare_split(name: Split, samples: Sequence[Sample], preprocess: PreprocessSpec) -> ImageSplit:

@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.qualification.accuracy import class_ids_of
-from saccade.export.qualification.raw_answers import logits_of
+from saccade.export.qualification.raw_answers import logits_reader
 from saccade.export.qualification.trust_figures import ConfidenceFigure
 from saccade.export.recipe import Recipe
 from saccade.models.contract.specs import Task
@@ -29,8 +29,11 @@ def confidence_figure(file: Path, recipe: Recipe, tuning: ImageSplit, test: Imag
     """Measures a variant's file; None for other tasks, several labels, and files whose logits cannot be read."""
     if recipe.task.task is not Task.CLASSIFY or recipe.task.multi_label:
         return None
-    held, shown = (logits_of(file, recipe, split.images) for split in (tuning, test))
-    if held is None or shown is None or not (np.isfinite(held).all() and np.isfinite(shown).all()):
+    logits = logits_reader(file, recipe)
+    if logits is None:
+        return None
+    held, shown = (logits(split.images) for split in (tuning, test))
+    if not (np.isfinite(held).all() and np.isfinite(shown).all()):
         return None  # answers that are no numbers are said by the gate
     truth, served = class_ids_of(test), recipe.task.temperature
     fitted = best_temperature(held, class_ids_of(tuning))

@@ -42,7 +42,7 @@ def run_corruptions(context: StepContext) -> Detail:
     """Writes `corruptions.json`, a report by variant. Raises DataRefused where the clean pictures say nothing."""
     limits = context.recipe.gate.corruptions
     assert limits is not None  # the step exists only where the recipe has this section
-    split = first_pictures(context.data.split(context.loaded, "test"), limits.pictures)
+    split = context.data.split(context.loaded, "test").first(limits.pictures)
     measured = _measured(context, split)
     eager = measured.pop(_EAGER)
     if not eager[CLEAN][0]:
@@ -59,17 +59,6 @@ def read_corruptions(inputs: Mapping[str, Artifact]) -> Mapping[str, CorruptionR
     """Reads what the step found, by variant; empty when the recipe does not ask for it."""
     made = inputs.get(STEP)
     return {} if made is None else _REPORTS.validate_json(made.file(_FILE).read_bytes())
-
-
-def first_pictures(split: ImageSplit, most: int) -> ImageSplit:
-    """Returns the first pictures of a split, whose order follows no label."""
-    return replace(
-        split,
-        samples=split.samples[:most],
-        images=split.images[:most],
-        geometries=split.geometries[:most],
-        image_sha256=split.image_sha256[:most],
-    )
 
 
 def _measured(context: StepContext, split: ImageSplit) -> dict[str, dict[Condition, NDArray[np.float64]]]:

@@ -14,14 +14,12 @@ from scipy.special import logsumexp
 
 from saccade.export.data.foreign import Pictures, damaged, foreign_pictures
 from saccade.export.data.image_split import ImageSplit, batches
-from saccade.export.extras.marks import extras_in
-from saccade.export.graph.large_files import load_graph
 from saccade.export.qualification.benchmark import seconds_per_run, speed_ratio
-from saccade.export.qualification.raw_answers import logits_of
+from saccade.export.qualification.raw_answers import Logits, logits_reader
 from saccade.export.qualification.serving import open_racing_backend
 from saccade.export.qualification.trust_figures import ForeignFigure, TrustFigure
 from saccade.export.recipe import Recipe
-from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind, ExtraOutput
 from saccade.models.contract.specs import Task
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -41,7 +39,7 @@ class _Scores(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _Scorer:
     backend: OnnxRuntimeBackend
-    file: Path
+    logits: Logits | None
     recipe: Recipe
 
     def scores(self, pictures: Pictures) -> _Scores:
@@ -57,19 +55,23 @@ class _Scorer:
 
     def _energy(self, pictures: Pictures) -> FloatArray:
         """The free energy (Liu et al., 2020) of the logits, its mean over pixels."""
-        has_none = self.recipe.task.task is Task.EMBED or self.recipe.task.multi_label
-        logits = None if has_none else logits_of(self.file, self.recipe, pictures)
-        return np.empty(0) if logits is None else -logsumexp(logits, axis=1).reshape(len(pictures), -1).mean(1)
+        if self.logits is None:
+            return np.empty(0)
+        energy: FloatArray = -logsumexp(self.logits(pictures), axis=1).reshape(len(pictures), -1).mean(1)
+        return energy
 
 
-def trust_figure(file: Path, recipe: Recipe, test: ImageSplit) -> TrustFigure | None:
-    """Measures a variant's file in ONNX Runtime; None where it has no such output."""
-    if not any(extra.kind is ExtraKind.TRUST for extra in extras_in(load_graph(file))):
+def trust_figure(file: Path, recipe: Recipe, extras: tuple[ExtraOutput, ...], test: ImageSplit) -> TrustFigure | None:
+    """Measures a variant's file in ONNX Runtime; None where `extras`, its extra outputs, have no such one."""
+    if not any(extra.kind is ExtraKind.TRUST for extra in extras):
         return None
     one_thread = recipe.model_copy(update={"qualify": recipe.qualify.model_copy(update={"threads": 1})})
     backend = open_racing_backend(file, one_thread)  # threads that wait or spin would count as time of both
     assert isinstance(backend, OnnxRuntimeBackend)
-    scorer, familiar = _Scorer(backend, file, recipe), test.images[:_MOST_PICTURES]
+    task = recipe.task
+    has_logits = not (task.task.has_boxes or task.task is Task.EMBED or task.multi_label)
+    scorer = _Scorer(backend, logits_reader(file, recipe) if has_logits else None, recipe)
+    familiar = test.images[:_MOST_PICTURES]
     known = scorer.scores(familiar)
     kinds = foreign_pictures(recipe.preprocess.height, recipe.preprocess.width)
     found = {name: scorer.scores(pictures) for name, pictures in kinds.items()}

@@ -6,14 +6,15 @@ anywhere would reach.
 
 from __future__ import annotations
 
-import time
-from statistics import median
+import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample
+from saccade.export.qualification.benchmark import seconds_per_run
 from saccade.export.qualification.qualify_report import ExplanationFigure
 from saccade.models.contract.extras import ExtraKind, ExtraOutput
 from saccade.models.contract.preprocessing import Geometry
@@ -75,10 +76,6 @@ def _boxes_of(sample: Sample) -> Boxes | None:
 
 def _time_ratio(backend: AskableBackend, image: NDArray[np.uint8]) -> float:
     """How many times as long a run with the map takes as one without, medians of runs in turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_PAIRS):
-        for asked, found in zip((0, ExtraKind.EXPLAIN.bit), seconds, strict=True):
-            start_s = time.perf_counter()
-            backend.infer_asked(image, asked)
-            found.append(time.perf_counter() - start_s)
-    return median(seconds[1]) / median(seconds[0])
+    runs = [partial(backend.infer_asked, image, asked) for asked in (0, ExtraKind.EXPLAIN.bit)]
+    plain_s, asked_s = np.median(seconds_per_run(runs, _PAIRS, math.inf), axis=0)
+    return float(asked_s / plain_s)

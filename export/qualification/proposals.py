@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,13 +65,7 @@ def proposal(
         sentence = f"nothing from {count} tuning pictures: it takes {FEWEST_PICTURES}"
         return Proposal(None, None, (sentence,))
     answers = [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
-    seen = replace(
-        split,
-        samples=split.samples[:count],
-        images=split.images[:count],
-        geometries=split.geometries[:count],
-        image_sha256=split.image_sha256[:count],
-    )
+    seen = split.first(count)
     evidence = evidence_of(answers, seen, recipe.task, len(recipe.labels))
     chance = chance_of(answers, evidence, seen, recipe.task, recipe.labels)
     floor, sentence = _floor(accuracy_of(evidence, evidence, recipe.qualify.bootstrap_resamples), chance.value)

@@ -76,7 +76,7 @@ def run_qualify(context: StepContext) -> Detail:
     backend.close()
     is_onnxruntime = not traits.needs_gpu and not traits.is_openvino
     context.note("unfamiliarity, confidence")
-    trust = trust_figure(file, recipe, split) if is_onnxruntime else None
+    trust = trust_figure(file, recipe, extras, split) if is_onnxruntime else None
     tuning = context.data.split(context.loaded, "tuning") if is_onnxruntime and recipe.gate.needs_labels else None
     is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
     context.note("precision and sparsity by layer")

@@ -339,6 +339,12 @@ def _labels(
     return generic_labels(classes)
 
 
+def range_normalisation(low: float, high: float) -> Normalisation:
+    """Of pixels from `low` (black) to `high` (white)."""
+    mean, std = (0.0 - low) / (high - low), 1.0 / (high - low)
+    return Normalisation(mean=(mean,) * 3, std=(std,) * 3)
+
+
 def _input(
     signs: FileSigns, given: FileWords, task: Task, notes: _Notes, layout: Layout | None = None
 ) -> tuple[PreprocessSpec | None, Normalisation, dict[str, Any]]:
@@ -359,8 +365,7 @@ def _input(
         usual = (0.0, 255.0) if layout == "yolox" and facts is None else (0.0, 1.0)
         why = "as YOLOX's own programs do; the file does not say it" if usual[1] > 1.0 else why
         low, high = notes.settle("value_range", given.value_range, usual, origin, why)
-    mean, std = (0.0 - low) / (high - low), 1.0 / (high - low)
-    normalisation = Normalisation(mean=(mean,) * 3, std=(std,) * 3)
+    normalisation = range_normalisation(low, high)
     words = {"input_layout": signature.layout, "channels": signature.channels}
     if signs.size is None:
         return None, normalisation, words
