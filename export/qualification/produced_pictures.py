@@ -34,14 +34,17 @@ def picture_evidence(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -
     return PictureEvidence(np.array(scores), "depth_accuracy" if task.picture == "depth" else "ssim")
 
 
-def picture_figure(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureFigure | None:
-    """None where no picture has a target that says something."""
-    pairs = [pair for pair in _pairs(answers, split, task) if pair is not None and _is_judged(pair[1], task)]
+def picture_figure(
+    answers: NDArray[Any], split: ImageSplit, task: TaskSpec, evidence: PictureEvidence
+) -> PictureFigure | None:
+    """evidence: of these answers. None where no picture has a target that says something."""
+    found = enumerate(_pairs(answers, split, task))
+    pairs = {row: pair for row, pair in found if pair is not None and _is_judged(pair[1], task)}
     if not pairs:
         return None
     if task.picture == "depth":
-        return PictureFigure(absolute_relative_error=_mean(absolute_relative_error(*pair) for pair in pairs))
-    return PictureFigure(psnr=_mean(psnr(*pair) for pair in pairs), ssim=_mean(_score(*pair, task) for pair in pairs))
+        return PictureFigure(absolute_relative_error=_mean(absolute_relative_error(*pair) for pair in pairs.values()))
+    return PictureFigure(psnr=_mean(psnr(*pair) for pair in pairs.values()), ssim=_mean(evidence.scores[[*pairs]]))
 
 
 def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:

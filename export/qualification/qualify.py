@@ -118,7 +118,7 @@ def run_qualify(context: StepContext) -> Detail:
         slices=slice_figures(evidence, reference, rows_by_slice(context, split), resamples),
         trust=trust,
         confidence=None if tuning is None else confidence_figure(file, recipe, tuning, split),
-        pictures=pictures_of(answers, split, recipe.task),
+        pictures=pictures_of(answers, split, recipe.task, evidence),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

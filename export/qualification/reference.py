@@ -70,7 +70,7 @@ def run_reference(context: StepContext) -> Detail:
         faults=tuple(faults),
         different_images=different_pictures(split.images),
         retrieval=retrieval_of(arrays, split, recipe.task),
-        pictures=pictures_of(arrays, split, recipe.task),
+        pictures=pictures_of(arrays, split, recipe.task, evidence),
     )
     operating = operating_accuracy(evidence, evidence, recipe.task.score_threshold, resamples)
     judged = {

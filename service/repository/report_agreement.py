@@ -7,7 +7,7 @@ without its weights, in milliseconds, so that servers ask for it before every lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
 from saccade.models.contract.specs import Frozen
 from saccade.service.errors import RepositoryError
@@ -208,14 +207,17 @@ def _differences_of(variant: Variant, file_sha256: str, found: Mapping[str, Any]
         yield "the metric"
     if variant.latency != tuple(LatencyFigure.model_validate(each) for each in measured["latency"]):
         yield "the latency"
-    speeds = qualify.get("paired_speeds", [])
-    if len(speeds) != len(variant.paired_speeds) or not all(map(_is_same, variant.paired_speeds, speeds)):
+    if not _are_same(variant.paired_speeds, qualify.get("paired_speeds", [])):
         yield "the paired speed"
     if not _is_same(variant.operating_point, measured.get("operating_point")):
         yield "the operating point"
     extras = qualify.get("extras")
-    if extras is not None and variant.extras != tuple(ExtraOutput.model_validate(each) for each in extras):
+    if extras is not None and not _are_same(variant.extras, extras):
         yield "the extra outputs"
+
+
+def _are_same(told: Sequence[Frozen], reported: Sequence[object]) -> bool:
+    return len(told) == len(reported) and all(map(_is_same, told, reported))
 
 
 def _is_same(told: Frozen | None, reported: object) -> bool:

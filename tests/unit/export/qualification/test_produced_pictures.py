@@ -65,7 +65,7 @@ def test_targets_that_say_nothing_do_not_count() -> None:
     accuracy = accuracy_of(evidence, evidence, 100)
     assert accuracy.images == 2
     assert np.isfinite([accuracy.value.low, accuracy.value.high, accuracy.drop.high]).all()
-    figure = picture_figure(answers, split, DEPTH)
+    figure = picture_figure(answers, split, DEPTH, evidence)
     assert figure is not None
     assert figure.absolute_relative_error == pytest.approx((1 - wrong) / 2, abs=1e-3)
 
@@ -77,7 +77,7 @@ def test_a_split_without_any_depth_reaches_nothing() -> None:
 
     assert point_value(evidence) == 0
     assert accuracy_of(evidence, evidence, 100).value.value == 0
-    assert picture_figure(depths(3).astype(np.float32), split, DEPTH) is None
+    assert picture_figure(depths(3).astype(np.float32), split, DEPTH, evidence) is None
 
 
 def restored(shift: tuple[int, int], scale: int = 1, count: int = 24, strength: int = 3) -> list[str]:
