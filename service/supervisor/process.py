@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -54,8 +54,11 @@ class Supervisor:
         runtime_dir: Path,
         reservation: socket.socket,
         mirror: RepositoryMirror | None = None,
+        give_port: Callable[[], None] = lambda: None,
     ) -> None:
+        """`give_port` is called before a process listens: whoever answered on the port until then stops."""
         self._settings = settings
+        self._give_port = give_port
         self._runtime_dir = runtime_dir
         self._reservation = reservation
         self._acknowledged: dict[str, int] = {}
@@ -181,6 +184,8 @@ class Supervisor:
             api.send(catalog)
 
     def _let_listen(self, names: list[str]) -> None:
+        if names:
+            self._give_port()
         for name in names:
             self._apis[name].send(messages.Listen())
 
@@ -246,7 +251,7 @@ def serve(settings: Settings, cores: int) -> None:
             "api_keys_not_hashed", keys=plain_keys, change="put the lines of `saccade keys hash` in their place"
         )
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
-    with ExitStack() as held:
+    with ExitStack() as held, ExitStack() as waiting:
         reservation = held.enter_context(reserve(settings.host, settings.port))
         others = {"SACCADE_GRPC_PORT": settings.grpc_port, "SACCADE_ADMIN_PORT": settings.admin_port}
         for setting, other in others.items():
@@ -256,12 +261,13 @@ def serve(settings: Settings, cores: int) -> None:
         log.info("starting", host=host, port=port, pid=os.getpid())
         if mirror is not None:
             settings = settings.model_copy(update={"repository": held.enter_context(mirror).directory})
-            with answered_health(settings.host, port, mirror.waits_for), _ended_by_sigterm():
+            waiting.enter_context(answered_health(settings.host, port, mirror.waits_for))
+            with _ended_by_sigterm():
                 mirror.wait_until_usable()
         ensure_pinned(settings, signatures)
         folder = held.enter_context(runtime_dir())
         complete = resolved(tuned(settings, cores), cores)
-        asyncio.run(Supervisor(complete, signatures, folder, reservation, mirror).run())
+        asyncio.run(Supervisor(complete, signatures, folder, reservation, mirror, waiting.close).run())
 
 
 @contextmanager

@@ -6,17 +6,21 @@ A first start may wait long for an object store; a port that nobody listens on s
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-from saccade.service.ipc.listening import listen
+from saccade.service.ipc.listening import accepted, listen
 
 _LIVE = ("/health/live", "/health/startup")  # a restart would not help
 _RETRY_AFTER_S = 5
 _SLOWEST_S = 5.0  # a connection may be silent for so long
+_POLL_S = 0.02  # the end waits for so long
+_READ_BYTES = 64 * 1024
+_MOST_READS = 1024
 
 
 class _Health(BaseHTTPRequestHandler):
@@ -37,6 +41,15 @@ class _Health(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET  # noqa: N815  # as the library asks for them
 
+    def finish(self) -> None:
+        """Takes what the client still sends: closing over an unread body would reset the answer."""
+        super().finish()
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            for _ in range(_MOST_READS):
+                if not self.connection.recv(_READ_BYTES):
+                    break
+
     def log_message(self, format: str, *arguments: Any) -> None:
         """Says nothing: probes come every few seconds."""
 
@@ -54,15 +67,23 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is nobody's concern."""
 
+    def answer_the_waiting(self) -> None:
+        """Connections that nobody accepted yet: closing the socket would reset them."""
+        self.socket.setblocking(False)
+        for connection in accepted(self.socket):
+            connection.setblocking(True)
+            self.process_request(connection, None)
+
 
 @contextmanager
 def answered_health(host: str, port: int, reason: Callable[[], str]) -> Iterator[None]:
-    """Until the end of the block, on a port that is reserved. `reason` says why nothing is served yet."""
+    """Until the end of the block, on a port that is reserved. `reason` says why nothing is served yet, never empty."""
     with _Server(host, port, reason) as server:
-        thread = Thread(target=server.serve_forever, name="health", daemon=True)
+        thread = Thread(target=server.serve_forever, args=(_POLL_S,), name="health", daemon=True)
         thread.start()
         try:
             yield
         finally:
             server.shutdown()
             thread.join()
+            server.answer_the_waiting()

@@ -109,7 +109,9 @@ def test_requests_meet_503_while_the_worker_is_away(server: Server) -> None:
 def test_a_crash_in_the_middle_of_a_batch_is_answered_and_healed(server: Server) -> None:
     before = restarts(server)
     images = [red_png(1), CRASH_PNG, red_png(2)]
-    response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+    with Background() as background:
+        hold_slots(server, background, lambda: server.predict("detector", SLOW_PNG), 1)  # so that all three wait
+        response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
     errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
     assert errors == [503] * 3
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")

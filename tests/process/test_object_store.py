@@ -44,7 +44,7 @@ def publish(source: Path, version: int, model: str = "cat", **options: str) -> N
 def answering(server: Server) -> str | None:
     try:
         response = server.predict("cat", red_png(60))
-    except httpx.ReadError:  # it came as the port went from the answers of a waiting server to the first process
+    except httpx.TransportError:  # the instant in which the port goes from the waiting server to the first process
         return None
     return str(response.json()["version"]) if response.is_success else None
 
