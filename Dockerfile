@@ -29,7 +29,9 @@ COPY export export
 RUN /opt/tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM tools AS packages
-COPY pyproject.toml constraints.txt k8s/image/image_requirements.py ./
+COPY pyproject.toml constraints.txt k8s/image/image_requirements.py k8s/image/slim.sh ./
+# strip, where packages of the base image can be had: 25 MB of a serving image.
+RUN (apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*) || true
 
 FROM packages AS packages-cpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -37,7 +39,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
-RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-deps /wheels/*.whl
+RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-deps /wheels/*.whl \
+ && ./slim.sh /opt/saccade/lib/python3.*/site-packages
 
 FROM packages AS packages-export
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -55,7 +58,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
-RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-deps /wheels/*.whl
+RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-deps /wheels/*.whl \
+ && ./slim.sh /opt/saccade/lib/python3.*/site-packages
 
 # --- Targets ---
 
