@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.specs import TensorSpec
+from saccade.service.repository.plan_seal import Seal
 
 UInt8Array = NDArray[np.uint8]
 Outputs = Sequence[NDArray[Any]]  # one array per output tensor, each with the batch as leading dimension
@@ -34,6 +35,7 @@ class LoadRequest:
     allowed_batch_sizes: tuple[int, ...] = ()  # ascending; `infer` gets no other size. Empty: any size
     plan_dir: Path | None = None  # directory of a plan, see models/contract/plans.py
     plan_sha256: str | None = None  # digest of the plan that passed its gate; None while it is still to be measured
+    kernel_seal: Seal | None = None  # of compiled kernels, which are kept beside the plan; None: none are kept
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one batch is copied while another runs, where the device has copy engines
     execution_contexts: int = 1  # batches that may run on the device at the same time
@@ -63,6 +65,14 @@ class AskableBackend(Backend, Protocol):
 
     def infer_asked(self, images: UInt8Array, asked: int) -> Outputs:
         """`infer` with the extra outputs of a mask behind the answer, in the order of `LoadRequest.extras`."""
+
+
+@runtime_checkable
+class CompilingBackend(Backend, Protocol):
+    """A backend that compiles while it runs, and can keep what it compiled for the next load."""
+
+    def keep_compiled(self) -> None:
+        """Keeps what the warm-up compiled; a failure is logged, and costs the next load time."""
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 from saccade.service.backends.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
 from saccade.service.backends.tensorrt.contexts import ContextSource, SizedContext
 from saccade.service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
+from saccade.service.backends.tensorrt.kernel_cache import KernelCache
 from saccade.service.backends.tensorrt.module import KeptLog, TensorRt, find_tensorrt
 from saccade.service.errors import BackendError, RuntimeMissing
 
@@ -48,6 +49,7 @@ class TensorRtBackend:
         self._started: dict[int, tuple[CudaLane, int]] = {}
         self._last_started = 0
         self._inspect: Callable[[], str] | None = None
+        self._kernels: KernelCache | None = None
         device = self._cuda.properties(self._device)
         record = read_plan_record(request.plan_dir, device.capability)
         runtime = _ensure_tensorrt(tensorrt, record)
@@ -120,9 +122,15 @@ class TensorRtBackend:
             lane.drain()  # else a later batch would reuse memory that is still being written
             raise
 
+    def keep_compiled(self) -> None:
+        if self._kernels is not None:
+            self._take_thread()
+            self._kernels.keep()
+
     def close(self) -> None:
         """Waits for the batches in flight, then frees everything."""
         self._take_thread()
+        self._kernels = None
         for lane, _ in self._started.values():
             lane.drain()
         self._started.clear()
@@ -151,6 +159,9 @@ class TensorRtBackend:
         ]
         self._owned.callback(self._contexts.clear)  # contexts go before the memory that they compute in
         source = ContextSource(tensorrt, engine, kept)
+        if source.kernels is not None and request.kernel_seal is not None and request.plan_dir is not None:
+            name = self._cuda.properties(self._device).name
+            self._kernels = KernelCache(source.kernels, request.plan_dir, name, request.kernel_seal)
         self._make_contexts(source, tensorrt, kept, tensors, request.cuda_graphs)
         self._inspect = partial(_inspected, tensorrt, engine, source)
 

@@ -46,8 +46,12 @@ class Seal:
 
     def fits(self, content: bytes, seal: bytes) -> bool:
         """Whether one of the seal's lines belongs to `content`; always true without a secret."""
+        return not self.is_asked or self.is_whole(content, seal)
+
+    def is_whole(self, content: bytes, seal: bytes) -> bool:
+        """Whether one of the seal's lines belongs to `content`, also without a secret: then it shows damage alone."""
         wanted = self._mac(content).encode()
-        return not self.is_asked or any(hmac.compare_digest(wanted, line) for line in seal.split(b"\n"))
+        return any(hmac.compare_digest(wanted, line) for line in seal.split(b"\n"))
 
     def _mac(self, content: bytes) -> str:
         return hmac.new(self._secret or b"", content, hashlib.sha256).hexdigest()

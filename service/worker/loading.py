@@ -19,12 +19,21 @@ import numpy as np
 from saccade.models.contract.extras import ExtraOutput, mask_of
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.models.contract.specs import TensorSpec
-from saccade.service.backends.base import AskableBackend, Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
+from saccade.service.backends.base import (
+    AskableBackend,
+    Backend,
+    CompilingBackend,
+    LoadRequest,
+    Outputs,
+    PipelinedBackend,
+    UInt8Array,
+)
 from saccade.service.backends.registry import load_backend
 from saccade.service.backends.requests import for_plan, load_request, variant_named
 from saccade.service.errors import BackendError, RepositoryError
 from saccade.service.ipc.messages import Load
 from saccade.service.ipc.tensor_slots import layout_of
+from saccade.service.repository.plan_seal import Seal, engines_secret
 from saccade.service.settings import Settings
 from saccade.service.worker.batch_filling import JpegRowDecoder
 from saccade.service.worker.device_facts import memory_meter
@@ -71,6 +80,8 @@ def load_instance(
     except (BackendError, RepositoryError):
         backend.close()
         raise
+    if isinstance(backend, CompilingBackend):
+        backend.keep_compiled()
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
     layout = layout_of(manifest.input, manifest.answer, manifest.extras)
     instance = LoadedInstance(backend, layout, limits, latency, decoder, extras)
@@ -88,7 +99,9 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
         batch_sizes=message.allowed_batch_sizes,
     )
     if message.plan_dir:
-        request = for_plan(request, Path(message.plan_dir), message.plan_sha256)
+        key_file = settings.engines_key_file
+        seal = Seal(None if key_file is None else engines_secret(key_file))
+        request = replace(for_plan(request, Path(message.plan_dir), message.plan_sha256), kernel_seal=seal)
     return replace(
         request,
         cuda_graphs=settings.cuda_graphs,

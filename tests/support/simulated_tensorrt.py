@@ -88,6 +88,7 @@ class SimulatedTensorRt(SimpleNamespace):
         self.device = device
         self.designs: dict[bytes, Design] = {}
         self.opened: list[bytes] = []
+        self.compiled: list[int] = []  # batch sizes for which TensorRT for RTX compiled kernels, in order
         self.validity: tuple[EngineValidity, int] = (EngineValidity.VALID, 0)
         self.Runtime = lambda logger: Runtime(self, logger) if not is_rtx else RtxRuntime(self, logger)
         if is_rtx:
@@ -125,19 +126,40 @@ class RtxRuntime(Runtime):
         return self._module.validity
 
 
+class RuntimeCache:
+    """Compiled kernels, as the set of batch sizes that they are for; they are for one device."""
+
+    def __init__(self, module: SimulatedTensorRt) -> None:
+        self._module = module
+        self.sizes: set[int] = set()
+
+    def _prefix(self) -> bytes:
+        return f"{self._module.__version__} on {self._module.device.properties(0).name}: ".encode()
+
+    def serialize(self) -> memoryview:
+        return memoryview(self._prefix() + ",".join(map(str, sorted(self.sizes))).encode())
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(self._prefix()):
+            return False
+        self.sizes = {int(size) for size in blob.removeprefix(self._prefix()).split(b",")}
+        return True
+
+
 class RuntimeConfig:
-    def __init__(self) -> None:
+    def __init__(self, module: SimulatedTensorRt) -> None:
+        self._module = module
         self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
         self.strategy = AllocationStrategy.STATIC
-        self.cache: object = None
+        self.cache: RuntimeCache | None = None
 
     def set_execution_context_allocation_strategy(self, strategy: AllocationStrategy) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> object:
-        return object()
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache(self._module)
 
-    def set_runtime_cache(self, cache: object) -> bool:
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
         self.cache = cache
         return True
 
@@ -164,22 +186,31 @@ class Engine:
         return TensorIOMode.INPUT if self._by_name[name].is_input else TensorIOMode.OUTPUT
 
     def create_runtime_config(self) -> RuntimeConfig:
-        return RuntimeConfig()
+        return RuntimeConfig(self._module)
 
     def create_execution_context(self, how: Any) -> Context | None:
         strategy = how.strategy if isinstance(how, RuntimeConfig) else how
         if self.design.has_no_memory:
             self._logger.log(Severity.ERROR, "Requested amount of GPU memory could not be allocated: OutOfMemory")
             return None
-        return Context(self._module.device, self._logger, self.design, strategy)
+        return Context(self._module, self._logger, self.design, strategy, getattr(how, "cache", None))
 
 
 _tokens = itertools.count(1)
 
 
 class Context:
-    def __init__(self, device: SimulatedCuda, logger: ILogger, design: Design, strategy: AllocationStrategy) -> None:
-        self._device = device
+    def __init__(
+        self,
+        module: SimulatedTensorRt,
+        logger: ILogger,
+        design: Design,
+        strategy: AllocationStrategy,
+        kernels: RuntimeCache | None,
+    ) -> None:
+        self._module = module
+        self._kernels = kernels
+        self._device = module.device
         self._logger = logger
         self._design = design
         self._image = next(tensor for tensor in design.tensors if tensor.is_input)
@@ -237,6 +268,9 @@ class Context:
             raise Violation("a context without memory for activations runs")
         self._is_captured |= is_capturing
         self._has_settled = True
+        if self._kernels is not None and self._batch_size not in self._kernels.sizes:
+            self._kernels.sizes.add(self._batch_size)
+            self._module.compiled.append(self._batch_size)
         batch_size, scratch, source = self._batch_size, self._scratch, self._addresses[self._image.name]
         image_bytes = batch_size * math.prod(self._image.shape[1:])
         self._device.memory_at(source, image_bytes)  # mapped while it is queued, not only while it runs

@@ -26,19 +26,21 @@ class ContextSource:
     """Makes execution contexts that compute in memory which saccade allocated."""
 
     def __init__(self, tensorrt: TensorRt, engine: Any, kept: KeptLog) -> None:
+        self.kernels: Any = None  # TensorRT for RTX's cache of compiled kernels, which all contexts share
         self._engine = engine
         self._kept = kept
         strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._how: Any = strategy
         if hasattr(tensorrt, "DynamicShapesKernelSpecializationStrategy"):
             # TensorRT for RTX compiles kernels for each shape while it runs. It shall do so during warm-up, because a
-            # graph must not capture the fallback kernels. Lanes share one cache of compiled kernels.
+            # graph must not capture the fallback kernels.
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             config.dynamic_shapes_kernel_specialization_strategy = (
                 tensorrt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
-            config.set_runtime_cache(config.create_runtime_cache())
+            self.kernels = config.create_runtime_cache()
+            config.set_runtime_cache(self.kernels)
             self._how = config
 
     def unread_bytes(self, images: TensorSpec, batch_size: int, names: Sequence[str]) -> dict[str, int]:

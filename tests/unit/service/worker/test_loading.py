@@ -226,6 +226,20 @@ def test_backend_is_told_what_the_settings_say_of_overlapping(
     assert (asked[0].cuda_graphs, asked[0].batches_in_flight, asked[0].execution_contexts) == (False, 3, 1)
 
 
+def test_what_warm_up_compiled_is_kept_once_all_sizes_have_run(
+    version_dir: Path, overlapping: list[OverlappingFake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_by_then: list[set[int]] = []
+
+    def keep_compiled(self: OverlappingFake) -> None:
+        run_by_then.append({size for _, size in self.runs})
+
+    monkeypatch.setattr(OverlappingFake, "keep_compiled", keep_compiled, raising=False)
+    load(version_dir)
+
+    assert run_by_then == [{1, 2, 4}]
+
+
 def with_replay(tmp_path: Path, wrong: float) -> Path:
     """A version whose recorded scores are beside what the fake backend answers by this much."""
     image = np.full((1, 32, 32, 3), 200, np.uint8)
