@@ -35,7 +35,8 @@ A request's life
 5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
    `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.
 6. `worker/device_loop.py` gathers the batch and runs it with a backend; answers are written into the slots. Where the
-   GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here.
+   GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here;
+   `api/decoding_share.py` decides which of them.
 7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent, and `vision/extras.py` what
    the request asked for besides; `api/asking.py` sends it to an instance that gives it, a mask of kinds
    (`models/contract/extras.py`) travels with it, and a batch computes what any of its images asks for.

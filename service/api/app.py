@@ -121,7 +121,8 @@ def build_api(
     filling = SlotFilling(threads, limits, settings.inline_decode_pixels or 0)
     disagreements = Disagreements(settings.repository, settings.shadow_pictures)
     shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
-    predictor = Predictor(admission, fallback, filling, threads, lag, shadows, settings.quality)
+    shares = settings.jpeg_decoder == "auto"
+    predictor = Predictor(admission, fallback, filling, threads, lag, shadows, settings.quality, shares_decoding=shares)
     tiled = TiledPredictor(predictor, threads, TileLimits(limits, settings.max_tiles, settings.decode_threads))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Set
 
 import msgspec
 
+from saccade.service.api.decoding_share import DeviceDecoding
 from saccade.service.ipc.messages import Done
 from saccade.service.running_figures import RunningMean
 
@@ -46,15 +47,19 @@ class InstanceEstimates:
         self._senders = senders
         self._estimates: dict[int, _Estimate] = {}
         self._unanswered: Counter[int] = Counter()
+        self.decoding = DeviceDecoding(senders)
 
-    def sent(self, instance_id: int) -> None:
-        """Records that a request was sent to the worker."""
+    def sent(self, instance_id: int, *, is_jpeg: bool = False) -> None:
+        """Records that an image was sent to the worker, as a JPEG or as pixels."""
+        self.decoding.sent(is_jpeg=is_jpeg)
         self._unanswered[instance_id] += 1
         if instance_id in self._estimates:
             self._estimates[instance_id].sent_since += 1
 
-    def answered(self, instance_id: int, done: Done, now_s: float) -> None:
+    def answered(self, instance_id: int, done: Done, now_s: float, *, was_jpeg: bool = False) -> None:
         """Records that the worker answered a request, whether or not the request ran."""
+        if was_jpeg:
+            self.decoding.answered(done)
         self._unanswered[instance_id] -= 1
         if self._unanswered[instance_id] == 0:
             del self._unanswered[instance_id]
@@ -105,3 +110,4 @@ class InstanceEstimates:
         """Forgets everything, because a new worker has replaced the old one."""
         self._estimates.clear()
         self._unanswered.clear()
+        self.decoding.clear()

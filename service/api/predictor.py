@@ -24,6 +24,7 @@ from saccade.service.api.admission import Admission, Admitted
 from saccade.service.api.admission_rules import Urgency
 from saccade.service.api.cancellation import Cancellation, ClientWatch
 from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.decoding_share import device_decodes
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback
 from saccade.service.api.image_threads import ImageThreads
@@ -113,8 +114,12 @@ class Predictor:
         lag: EventLoopLag,
         shadows: Shadows,
         quality: QualityRule = "asked",
+        *,
+        shares_decoding: bool = False,
     ) -> None:
+        """With `shares_decoding`, image threads take JPEGs off a device whose decoder is behind."""
         self._quality_rule = quality
+        self._shares_decoding = shares_decoding
         self._shadows = shadows
         self._admission = admission
         self._fallback = fallback
@@ -212,7 +217,7 @@ class Predictor:
         target, instance = request.target, request.admitted.instance
         judges = self._judges(image, request)
         # A JPEG that the device decodes cannot be looked at here.
-        decodes_jpegs = instance.decodes_jpegs and not judges
+        decodes_jpegs = instance.decodes_jpegs and not judges and self._device_decodes(request.admitted)
         filled = await self._filling.fill(image, permit, target, decodes_jpegs, cancellation)
         quality = await self._quality(permit, filled, request, cancellation) if judges else None
         decoded_s = time.perf_counter()
@@ -238,6 +243,12 @@ class Predictor:
         ran = Ran(start_s, decoded_s, inferred_s, ended_s, instance.instance_id, done)
         level = request.ladder_level
         return ImageAnswer(prediction, None, times, instance.variant, level, filled.damage, quality, ran)
+
+    def _device_decodes(self, admitted: Admitted) -> bool:
+        """Whether the device decodes the next JPEG that it can decode."""
+        if not self._shares_decoding:
+            return True
+        return device_decodes(admitted.device.estimates.decoding.load, self._threads.wait_s + self._threads.job_s)
 
     def _judges(self, image: Image, request: _Request) -> bool:
         """Whether the picture's quality is measured; pixels that are the model's input already have no size."""

@@ -45,6 +45,7 @@ _ERRORS: dict[int, tuple[type[SaccadeError], str]] = {
 class _Open(msgspec.Struct, frozen=True):
     answer: asyncio.Future[messages.Done]
     permit: Permit
+    is_jpeg: bool  # the worker was to decode it
 
 
 class WorkerClient:
@@ -131,11 +132,11 @@ class WorkerClient:
         request_id = next(self._ids)
         answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
         permit.hold()
-        self._open[request_id] = _Open(answer, permit)
+        self._open[request_id] = _Open(answer, permit, encoded_bytes > 0)
         now_s = time.monotonic()
         place = (permit.slot, instance_id, deadline_s, now_s)
         self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s, asked))
-        self._estimates.sent(instance_id)
+        self._estimates.sent(instance_id, is_jpeg=encoded_bytes > 0)
         return request_id, answer
 
     def cancel(self, request_id: int) -> None:
@@ -150,7 +151,8 @@ class WorkerClient:
         if opened is None:
             log.warning("unknown_reply", request_id=message.request_id)
             return
-        self._estimates.answered(opened.permit.instance_id, message, time.monotonic())
+        now_s = time.monotonic()
+        self._estimates.answered(opened.permit.instance_id, message, now_s, was_jpeg=opened.is_jpeg)
         # The answer is set before the permit is released; its reader holds the permit too, so the slot stays valid.
         if not opened.answer.done():
             opened.answer.set_result(message)

@@ -108,7 +108,9 @@ class Story:
         repository: Path = Path("/nowhere"),
         given: GivenParameters = NOTHING_GIVEN,
         slow_pool: ThreadPoolExecutor | None = None,
+        shares_decoding: bool = False,
     ) -> None:
+        self._shares_decoding = shares_decoding
         self.repository = repository
         self._slow_pool = slow_pool
         self.slots = Slots()
@@ -139,7 +141,8 @@ class Story:
         catalog = ServingCatalog(self.metrics, lambda generation: None)
         kept = Disagreements(self.repository, keeps_pictures=True)
         shadows = Shadows(catalog, admission, filling, threads, self.metrics, kept)
-        return Predictor(admission, fallback, filling, threads, lag, shadows)
+        shares = self._shares_decoding
+        return Predictor(admission, fallback, filling, threads, lag, shadows, shares_decoding=shares)
 
     def start(
         self, *images: bytes | SaccadeError, deadline_s: float | None = None, shadow: ServingTarget | None = None

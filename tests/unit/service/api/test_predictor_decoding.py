@@ -38,6 +38,24 @@ async def test_jpeg_goes_to_a_decoding_worker_as_it_is(decoding_story: Story) ->
     assert decoding_story.slots.in_use == 0
 
 
+@pytest.mark.parametrize(("shares", "reaches_as_it_is"), [(True, False), (False, True)])
+async def test_jpeg_is_decoded_here_while_the_device_is_behind_and_both_share(
+    shares: bool, reaches_as_it_is: bool
+) -> None:
+    sent = image(width=16, image_format="JPEG")
+    with running_story(decodes_jpegs=True, shares_decoding=shares) as story:
+        decoding = story.estimates.decoding
+        for _ in range(2):
+            decoding.sent(is_jpeg=True)
+        decoding.answered(messages.Done(1, messages.DONE_OK, 0.0, 0.001, 1, 0.5))  # half a second for a JPEG
+        answering = story.start(sent)
+        await story.worker.answer(await story.worker.submitted.get())
+        (answer,) = await answering
+
+    assert answer.error is None
+    assert story.worker.received == [sent if reaches_as_it_is else b""]
+
+
 async def test_jpeg_whose_quality_is_asked_for_is_decoded_here() -> None:
     with running_story(decodes_jpegs=True, given=GivenParameters(quality=True)) as story:
         answering = story.start(image(width=16, image_format="JPEG"))

@@ -116,6 +116,23 @@ async def test_reply_resolves_the_request_and_frees_its_slot(connection: Connect
     assert connection.slots.in_use == 0
 
 
+async def test_jpegs_at_the_worker_are_counted_until_they_are_answered(connection: Connection) -> None:
+    worker = await connection.connect()
+    jpeg, pixels = connection.slots.take(2, 7)
+    waiting = []
+    request_id, answer = connection.client.submit(jpeg, 7, 99.0, encoded_bytes=100)
+    waiting.append(connection.estimates.decoding.load.waiting)
+    connection.client.submit(pixels, 7, 99.0)
+    waiting.append(connection.estimates.decoding.load.waiting)
+
+    worker.send(Done(request_id, DONE_OK, 0.0, 0.002, 1, 0.004))
+    await answer
+
+    load = connection.estimates.decoding.load
+    assert (*waiting, load.waiting) == (1, 1, 0)
+    assert (load.image_s, load.run_s) == (0.004, 0.002)
+
+
 async def test_slot_of_a_cancelled_request_comes_back_only_with_the_reply(connection: Connection) -> None:
     worker = await connection.connect()
     (permit,) = connection.slots.take(1, 7)
