@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import structlog
 
-from saccade.service.backends import onnxruntime_session
+from saccade.service.backends import onnxruntime_cuda, onnxruntime_session
 from saccade.service.backends.base import LoadRequest, PipelinedBackend
 from saccade.service.backends.node_assignment import AssignedNode
 from saccade.service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
@@ -257,6 +259,51 @@ def test_session_that_loses_its_stream_is_said_once(
     assert [entry["event"] for entry in logs].count("onnxruntime_stream_refused") == 1
     assert len(backend.infer(images(4))[0]) == 4
     backend.close()
+
+
+@pytest.mark.parametrize(("largest_bytes", "at_once"), [(2**20, len(SIZES)), (0, 1)], ids=["small file", "large file"])
+def test_sessions_of_a_small_file_are_opened_at_the_same_time(
+    request_: LoadRequest,
+    runtime: SimulatedRuntime,
+    monkeypatch: pytest.MonkeyPatch,
+    largest_bytes: int,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr(onnxruntime_cuda, "_LARGEST_AT_ONCE", largest_bytes)
+    all_inside, inside, most, opening = threading.Barrier(at_once), [0], [0], onnxruntime_session.open_session
+
+    def open_with_others(*arguments: Any, **named: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        all_inside.wait(timeout=30)
+        inside[0] -= 1
+        return opening(*arguments, **named)
+
+    monkeypatch.setattr(onnxruntime_session, "open_session", open_with_others)
+    backend = on_device(replace(request_, precision="fp32"), runtime)  # which has one form, so nothing is tried
+
+    warm(backend)
+    backend.close()
+    assert most == [at_once]
+    assert len(runtime.opened) == len(SIZES)
+    runtime.cuda.assert_clean()
+
+
+def test_size_that_does_not_open_beside_others_refuses_the_file(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, number = onnxruntime_session.open_session, itertools.count(1)
+
+    def third_fails(*arguments: Any, **named: Any) -> Any:
+        if next(number) == 3:
+            raise BackendError("no such kernel")
+        return opening(*arguments, **named)
+
+    monkeypatch.setattr(onnxruntime_session, "open_session", third_fails)
+
+    with pytest.raises(BackendError, match="no such kernel"):
+        on_device(replace(request_, precision="fp32"), runtime)
+    runtime.cuda.assert_clean()
 
 
 def test_forms_are_measured_with_real_runs(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
