@@ -111,10 +111,13 @@ def in_turns(subjects: Sequence[Subject], asked: Asked, rounds: int) -> Iterator
 
 
 def row(report: Report, capacity: float) -> str:
-    """One line: goodput over capacity, p99 of answers and of refusals, share of requests that were answered 504."""
+    """One line: goodput over capacity, p99 of answers and of refusals, share of requests that were answered 504, and
+    p99 of how late the client itself was.
+    """
     latency, refusals = (0.0 if each is None else each.p99_ms for each in (report.latency, report.refusals))
     expired = sum(item.count for item in report.outcomes if item.status == 504) / report.requests
-    return f"{report.goodput_rps / capacity:.2f} x  {latency:5.0f} ms  {refusals:5.0f} ms  {expired:5.1%}"
+    late = f"{report.client.lag_p99_ms:5.1f} ms"
+    return f"{report.goodput_rps / capacity:.2f} x  {latency:5.0f} ms  {refusals:5.0f} ms  {expired:5.1%}  {late}"
 
 
 def failures(outcome: Outcome, asked: Asked) -> list[str]:
@@ -147,6 +150,8 @@ def table(outcome: Outcome, asked: Asked) -> str:
                 f"{name:12} ms  p50 {latency.p50_ms:8.1f}  p99 {latency.p99_ms:8.1f}  p99.9 {latency.p99_9_ms:8.1f}  "
                 f"max {latency.max_ms:8.1f}"
             )
+    client = report.client
+    lines.append(f"client            {client.cpu_cores:8.2f} cores, p99 of its own lateness {client.lag_p99_ms:.1f} ms")
     lines.extend(f"{item.count:8} x {item.label}" for item in report.outcomes)
     if outcome.growth_mib is not None:
         lines.append(f"memory            {outcome.growth_mib:+8.1f} MiB over the run")
@@ -206,7 +211,7 @@ def main() -> int:
     if given.beside:
         pictures = list(read_images(given.images))
         subjects = [Subject(url, given.model, pictures) for url in (given.url, given.beside)]
-        print("goodput, p99 of answers, of refusals, 504: URL | --beside")
+        print("goodput, p99 of answers, of refusals, 504, p99 of the client's own lateness: URL | --beside")
         for capacity, reports in in_turns(subjects, asked, given.rounds):
             print(f"{capacity:6.0f}/s  " + "  |  ".join(row(report, capacity) for report in reports), flush=True)
         return 0

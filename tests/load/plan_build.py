@@ -1,4 +1,7 @@
-"""Time of TensorRT plan builds: `python -m tests.load.plan_build`.
+"""Time of TensorRT plan builds.
+
+    python -m tests.load.plan_build
+    python -m tests.load.plan_build --profiles FILE.onnx    one optimization profile against one per batch size
 
 ResNet-50 with random weights through the exporter's own steps, once, into a work folder; then one plan per variant and
 compute capability with TensorRT for RTX, which needs no GPU. Nothing is opened or run: this is what CI can measure.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +31,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".saccade/plan_build"), help="keeps the graphs")
     parser.add_argument("--limit-seconds", type=float, default=20.0, help="exit 1 when int8 takes longer for all three")
     parser.add_argument("--permutation-seconds", type=float, default=20.0, help="most time for the order of channels")
+    parser.add_argument("--profiles", type=Path, help="what optimization profiles cost for this file")
     arguments = parser.parse_args()
+    if arguments.profiles is not None:
+        _compare_profiles(arguments.profiles)
+        return
     graphs = _graphs(arguments.work, arguments.permutation_seconds)
     totals = {variant: _build(variant, graphs[variant]) for variant in _VARIANTS}
     count, limit = len(_CAPABILITIES), arguments.limit_seconds
@@ -80,6 +88,24 @@ def _build(variant: str, graph: Path) -> float:
             flush=True,
         )
     return total
+
+
+def _compare_profiles(graph: Path) -> None:
+    """Prints processor time and size of a plan with one profile for all batch sizes, and with one for each."""
+    from saccade.export.plans import tensorrt_from_onnx as builder
+    from saccade.export.plans.network import Parsed
+    from saccade.export.plans.profile import add_profile, profile_batches
+
+    tensorrt = builder.required_tensorrt("tensorrt_rtx")
+    for profiles in ([profile_batches(_BATCHES)], [(size, size, size) for size in _BATCHES]):
+        parsed = Parsed(graph, tensorrt)
+        config = builder._config(parsed, tensorrt, _CAPABILITIES[:1], is_sparse=False)
+        for profile in profiles:
+            add_profile(parsed.builder, parsed.network, config, profile)
+        start_s = time.process_time()
+        plan = builder._built(parsed, config, tensorrt, None)
+        seconds = time.process_time() - start_s
+        print(f"{len(profiles)} profiles: {seconds:.2f} s of processor time, {len(plan or b'') / 1e6:.1f} MB")
 
 
 def _counted(dtypes: Mapping[str, int]) -> str:
