@@ -18,8 +18,9 @@
 `api`, `worker` and `supervisor` never import each other; a test holds it.
 
 A request's life
-1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome. Tensors of
-   the Open Inference Protocol come by `api/http/oip/`, and over gRPC by `api/grpc/`, which asks the HTTP endpoints.
+1. `api/http/vision_routes.py` reads key, model, parameters (`api/http/request_head.py`) and body, and counts each
+   request's one outcome. Tensors of the Open Inference Protocol come by `api/http/oip/`, and over gRPC by `api/grpc/`,
+   which asks the HTTP endpoints.
    While many are refused, `api/http/early_refusals.py` refuses them in the parser (`api/http/limited_heads.py`).
    `api/http/conventions.py` has what holds on every path, `api/http/key_gate.py` asks for a key on the others
    (`api/key_watch.py` follows the file of keys), `api/http/content_encoding.py` reads compressed bodies.
@@ -38,8 +39,8 @@ A request's life
    GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here;
    `api/decoding_share.py` decides which of them.
 7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent, and `vision/extras.py` what
-   the request asked for besides; `api/asking.py` sends it to an instance that gives it, a mask of kinds
-   (`models/contract/extras.py`) travels with it, and a batch computes what any of its images asks for.
+   the request asked for besides; `api/asking.py` sends it to a version of a rollout and an instance that give it, a
+   mask of kinds (`models/contract/extras.py`) travels with it, and a batch computes what any of its images asks for.
 8. `api/http/vision_routes.py` counts and answers. Where an endpoint for traces is named, `api/tracing/` makes spans of
    what the request knew of itself.
 9. Where the version has a shadow, `api/shadows.py` asks that one afterwards, `vision/comparison.py` says how far both

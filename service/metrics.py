@@ -6,6 +6,7 @@ scraped adds them up. The states of workers and versions are rendered from the s
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -25,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
 from prometheus_client.registry import Collector
 
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
 from saccade.service.ipc.metric_files import metric_files
@@ -124,7 +126,7 @@ class Metrics:
         )
         self.unfamiliar_ratio = Summary(
             "saccade_unfamiliar_ratio",
-            "1 for each answer with `trust` that calls its picture unfamiliar, else 0",
+            "1 for each picture of the share in SACCADE_TRUST_SAMPLE that is unfamiliar, else 0",
             ("model", "version"),
             registry=registry,
         )
@@ -243,9 +245,10 @@ class VersionMetrics:
         self._names = (model, version)
         self._by_variant: dict[str, Counter] = {}
 
-    def count_trust(self, is_familiar: bool) -> None:
-        """Counts an answer that says whether its picture is familiar."""
-        self._unfamiliar.labels(*self._names).observe(0.0 if is_familiar else 1.0)
+    def count_trust(self, score: float) -> None:
+        """Counts a picture by its score of trust; one that is no number says nothing."""
+        if math.isfinite(score):
+            self._unfamiliar.labels(*self._names).observe(float(score > UNFAMILIAR_ABOVE))
 
     def count_answer(self, variant: str) -> None:
         """Counts a request that this variant answered."""

@@ -98,20 +98,22 @@ class Settings(BaseModel):
         "asked",
         description="sharpness, exposure and size of pictures: in answers that ask, in all, or 422 for the poor",
     )
+    trust_sample: float = Field(
+        0.01, ge=0.0, le=1.0, description="share of requests, asking or not, that saccade_unfamiliar_ratio counts"
+    )
     variant: str = Field(
         "auto",
         description="variant to serve; auto: the most exact that passed, unless another is faster beyond doubt",
     )
     ladder: str = Field(
-        "off",
-        description="variants loaded at once, cheaper ones for times of overload: auto, or names, best first",
+        "off", description="variants loaded at once, cheaper ones for times of overload: auto, or names, best first"
     )
     objective_ms: float = Field(
         0.0,
         ge=0.0,
         description="time in which a request without a deadline must be answered, or is refused, where its model's "
-        "document names none; beyond half of it "
-        "a ladder's cheaper variants answer; 0: ten runs of the model, and for a ladder the request's deadline_ms",
+        "document names none; beyond half of it a ladder's cheaper variants answer; 0: ten runs of the model, and for "
+        "a ladder the request's deadline_ms",
     )
     load_models: Literal["all", "on_demand"] = Field(
         "all", description="all: every model is loaded; on_demand: its first request loads it, the least used leaves"

@@ -41,10 +41,11 @@ from saccade.service.api.http.oip.routes import OipParts, oip_router
 from saccade.service.api.http.openapi.document import openapi_document
 from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
+from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.shadow_routes import shadow_router
 from saccade.service.api.http.traced_endpoint import TracedEndpoint
 from saccade.service.api.http.version_files import version_files_router
-from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
+from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import Predictor
@@ -231,6 +232,7 @@ def _limits(settings: Settings) -> PredictLimits:
         DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms),
         settings.max_images_per_request,
         settings.max_concurrent_per_key,
+        settings.trust_sample,
     )
 
 

@@ -1,20 +1,40 @@
-"""Which instances of a version compute the extra outputs that a request asks for."""
+"""Which version of a rollout, and which instances of it, compute the extra outputs that a request asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from saccade.models.contract.extras import ExtraKind, ExtraOutput, asked_for
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.errors import BadParameter
+from saccade.service.vision.parameters import GivenParameters
+
+
+def gives(target: ServingTarget) -> int:
+    """The mask of what at least one instance of a version computes."""
+    mask = 0
+    for instance in target.instances:
+        mask |= instance.gives
+    return mask
 
 
 def extras_of(target: ServingTarget) -> tuple[ExtraOutput, ...]:
     """The extra outputs that at least one of its instances computes."""
-    gives = 0
-    for instance in target.instances:
-        gives |= instance.gives
-    return asked_for(target.manifest.extras, gives) if gives else ()
+    return asked_for(target.manifest.extras, gives(target))
+
+
+def able(turns: Sequence[ServingTarget], given: GivenParameters) -> ServingTarget:
+    """The first version that has what a request asks for besides the answer; the first of all where none has it."""
+    if not given.asked and not given.quality:
+        return turns[0]
+    return next((target for target in turns if _has(target, given)), turns[0])
+
+
+def _has(target: ServingTarget, given: GivenParameters) -> bool:
+    is_judged = not given.quality or target.manifest.quality is not None
+    named = (each for each in target.instances if given.variant in (None, each.variant))
+    return is_judged and any(not given.asked & ~each.gives for each in named)
 
 
 def giving(target: ServingTarget, asked: int, variant: str | None) -> ServingTarget:

@@ -16,15 +16,7 @@ from saccade.models.contract.manifest import Manifest
 from saccade.service.api.canary import CANARY, goes_to_canary, is_drawn
 from saccade.service.api.tallies import Tally
 from saccade.service.core import STABLE, VersionKey, VersionState
-from saccade.service.errors import (
-    BadParameter,
-    InferenceFailed,
-    NotFinite,
-    NotFound,
-    NotLoaded,
-    NotReady,
-    SaccadeError,
-)
+from saccade.service.errors import BadParameter, InferenceFailed, NotFinite, NotFound, NotLoaded, NotReady, SaccadeError
 from saccade.service.ipc.messages import (
     Answered,
     Catalog,
@@ -223,6 +215,15 @@ class ServingCatalog:
         if serving is None or version is not None or label is not None or not goes_to_canary(serving, routing_key):
             return model, version, label
         return model, None, CANARY
+
+    def turns_of(self, target: ServingTarget) -> tuple[ServingTarget, ...]:
+        """The version that was drawn for a request, and behind it the other one of the model's rollout."""
+        serving = self._canaries.get(target.key.model)
+        if serving is None:
+            return (target,)
+        ready = {key.version: each for key, each in self._targets.items() if key.model == serving.model}
+        both = {serving.canary, default_version(ready, serving) or 0} & (ready.keys() - {target.key.version})
+        return (target, *(ready[version] for version in both))
 
     def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> ServingTarget:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)

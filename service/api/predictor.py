@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
-from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind
+from saccade.models.contract.extras import ExtraKind
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.quality import Quality, quality_of
@@ -94,6 +94,7 @@ class _Request(msgspec.Struct, frozen=True):
     render: Render
     admitted: Admitted
     ladder_level: int | None  # level of the instance that answers; None without a ladder
+    asked: int  # mask of the extra outputs that are computed: what the answer has, and a score that is only counted
     shadow: Asked | None = None
 
 
@@ -164,7 +165,9 @@ class Predictor:
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
-        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, shadow)
+        counted = ExtraKind.TRUST.bit & admitted.instance.gives if parameters.counts_trust else 0
+        asked = parameters.asked | counted
+        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, asked, shadow)
         answers = await self._answers(images, admitted.permits, request)
         if admitted.expected_s and priority is Priority.NORMAL:  # others are overtaken, or overtake
             self._note_delay(answers, time.monotonic() - start_s - admitted.expected_s)
@@ -232,9 +235,9 @@ class Predictor:
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
-        if request.parameters.asked & ExtraKind.TRUST.bit:
-            outputs = permit.arena.views(permit.slot, target.layout.for_asked(request.parameters.asked)).outputs
-            target.metrics.count_trust(float(outputs[-1]) <= UNFAMILIAR_ABOVE)  # the last kind, so the last output
+        if request.parameters.counts_trust and request.asked & ExtraKind.TRUST.bit:
+            outputs = permit.arena.views(permit.slot, target.layout.for_asked(request.asked)).outputs
+            target.metrics.count_trust(float(outputs[-1]))  # the last kind, so the last output
         if request.shadow is not None:
             self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s
@@ -282,7 +285,7 @@ class Predictor:
             request.deadline_s - self._reserve_s(request.parameters.deadline_ms / 1000),
             filled.encoded_bytes,
             RANK_OFFSET_S[request.priority],
-            request.parameters.asked,
+            request.asked,
         )
 
         def give_up(error: SaccadeError) -> None:

@@ -46,6 +46,12 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quality: bool | None = None
     trust: bool | None = None
 
+    @property
+    def asked(self) -> int:
+        """The mask of the extra outputs that it asks for."""
+        explain = ExtraKind.EXPLAIN.bit if self.explain is not None else 0
+        return explain | (ExtraKind.TRUST.bit if self.trust else 0)
+
 
 NOTHING_GIVEN = GivenParameters()
 
@@ -68,6 +74,7 @@ class Parameters:
     explain: ExplainFormat = "grid"
     quality: bool = False  # whether the answer says how good the picture is
     image_format: ImageFormat = "png"
+    counts_trust: bool = False  # whether the metric counts the score of trust, which the answer may be without
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +155,7 @@ def given_for(kinds: Iterable[ExtraKind]) -> dict[str, Any]:
 
 def _asked(given: GivenParameters, manifest: Manifest) -> int:
     """The mask of what is asked for. Raises BadParameter where no variant of the version has it."""
-    asked = ExtraKind.EXPLAIN.bit if given.explain is not None else 0
-    asked |= ExtraKind.TRUST.bit if given.trust else 0
+    asked = given.asked
     if asked and manifest.task.task is Task.IMAGE:  # each tile would have its own
         raise BadParameter("explain and trust do not apply to an image model: its answer is the picture")
     for kind in ExtraKind:

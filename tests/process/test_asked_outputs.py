@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from saccade.models.contract.specs import Task
+from saccade.service.api.canary import is_drawn
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
 from tests.support.versions import EXPLANATION, UNFAMILIARITY, manifest_for, publish, publish_fake, with_extras
@@ -105,9 +107,6 @@ def test_trust_says_whether_each_picture_is_familiar(server: Server) -> None:
         {"score": 0.0, "threshold": 1.0, "familiar": True},
         {"score": 9.0, "threshold": 1.0, "familiar": False},
     ]
-    exposed = server.client.get("/metrics").text
-    assert 'saccade_unfamiliar_ratio_sum{model="wary",version="1"} 1.0' in exposed
-    assert 'saccade_unfamiliar_ratio_count{model="wary",version="1"} 2.0' in exposed
 
 
 def test_trust_is_left_out_of_answers_that_did_not_ask(server: Server) -> None:
@@ -118,3 +117,35 @@ def test_trust_without_fitted_statistics_is_refused_in_words(server: Server) -> 
     answer = server.client.post("/v1/models/digits/predict", content=red_png(200), params={"trust": "true"})
     assert answer.status_code == 422
     assert "digits/1 cannot tell unfamiliar pictures: it was exported without it" in answer.json()["detail"]
+
+
+def test_the_metric_counts_a_share_of_requests_whether_they_ask_or_not(tmp_path: Path) -> None:
+    publish(tmp_path / "repository", with_extras(manifest_for("wary", 1), EXPLANATION, UNFAMILIARITY))
+    publish(tmp_path / "repository", with_extras(manifest_for("digits", 1), EXPLANATION))
+    ids = [f"request-{number}" for number in range(1000)]
+    drawn = [each for each in ids if is_drawn(each.encode(), 0.01, b"trust")]
+    others = [each for each in ids if each not in drawn][: len(drawn)]
+    assert len(drawn) > 3
+
+    def answers(model: str, **parameters: str) -> list[object]:
+        found = []
+        for each in (*drawn, *others):
+            answer = running.client.post(
+                f"/v1/models/{model}/predict",
+                content=red_png(9),
+                params=parameters,
+                headers={"X-Request-Id": each},
+            ).raise_for_status()
+            found.append(answer.json()["predictions"])
+        return found
+
+    with running_server(tmp_path / "repository", tmp_path) as running:
+        plain, asking = answers("wary"), answers("wary", trust="true", explain="grid")
+        answers("digits")  # has no such score
+        exposed = running.client.get("/metrics").text
+    assert all(each == plain[0] for each in plain)
+    assert all(each == asking[0] for each in asking)
+    assert "trust" not in str(plain)
+    assert f'saccade_unfamiliar_ratio_sum{{model="wary",version="1"}} {2.0 * len(drawn)}' in exposed
+    assert f'saccade_unfamiliar_ratio_count{{model="wary",version="1"}} {2.0 * len(drawn)}' in exposed
+    assert 'saccade_unfamiliar_ratio_count{model="digits"' not in exposed

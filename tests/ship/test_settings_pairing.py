@@ -41,6 +41,7 @@ LEFT_AT_DEFAULT = {
     "root_path": "belongs to an ingress of yours",
     "forwarded_allow_ips": "belongs to an ingress of yours",
     "image_formats": "which pictures you take is your choice",
+    "trust_sample": "one request in a hundred is a share for many requests",
     "quality": "which pictures you take is your choice",
     "ladder": "whether cheaper answers are welcome is the user's choice",
     "objective_ms": "belongs to a ladder",

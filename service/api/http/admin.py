@@ -19,8 +19,8 @@ from saccade.service.api.catalog import ServingCatalog
 from saccade.service.api.http.error_responses import problem, problem_response
 from saccade.service.api.http.key_gate import KEY
 from saccade.service.api.http.model_routes import serving_info
+from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.schemas import ServingInfo
-from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.errors import BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
 from saccade.service.ipc.api_keys import ApiKey
 from saccade.service.repository.serving_changes import (

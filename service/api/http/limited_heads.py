@@ -19,8 +19,8 @@ import orjson
 
 from saccade.service.api.http.answer_writing import answer_headers
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
+from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.taken_answers import TakenAnswers
-from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.api.refusal_log import RefusalLog
 
 if TYPE_CHECKING:

@@ -6,20 +6,19 @@ written down in schemas.py and merged into the OpenAPI document.
 
 from __future__ import annotations
 
-import itertools
-import re
-import secrets
 import time
-from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from urllib.parse import parse_qsl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from saccade.models.contract.extras import ExtraKind
+from saccade.service.api.asking import able, gives
+from saccade.service.api.canary import is_drawn
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
@@ -32,6 +31,7 @@ from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
 from saccade.service.api.http.picture_bodies import accepted_picture, as_accepted, picture_headers, picture_type
 from saccade.service.api.http.predict_shortcut import PathNames
+from saccade.service.api.http.request_head import Headers, query_parameters, request_id_of
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
@@ -41,7 +41,6 @@ from saccade.service.api.tiled_predictor import TiledPredictor
 from saccade.service.api.tracing.request_trace import TRACE_SCOPE
 from saccade.service.core import Outcome
 from saccade.service.errors import (
-    BadParameter,
     ClientLeft,
     Draining,
     NotLoaded,
@@ -55,13 +54,11 @@ from saccade.service.logs import is_debug
 from saccade.service.metrics import Metrics
 from saccade.service.vision.answers import json_of, picture_of
 from saccade.service.vision.parameters import (
-    NOTHING_GIVEN,
     DeadlineRule,
     GivenParameters,
     Parameters,
     complete,
     merged,
-    parse_given,
 )
 from saccade.service.vision.produced import Produced
 
@@ -69,11 +66,8 @@ log = structlog.get_logger()
 
 _JSON = b"application/json"
 _REFUSING_S = 0.1  # after a refusal for want of room, the next ones are expected for so long
+_TRUST_SALT = b"trust"
 _KEPT_PARAMETERS = 64  # most clients ask for the same thing each time
-_PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
-_REQUEST_NUMBERS = itertools.count(1)
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-Headers = MutableMapping[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +76,7 @@ class PredictLimits:
     deadline: DeadlineRule
     max_images: int
     max_concurrent_per_key: int = 0
+    trust_sample: float = 0.0  # share of requests whose pictures are counted as familiar or not
 
 
 class PredictCall(msgspec.Struct, frozen=True):
@@ -121,7 +116,7 @@ class AdmissionSwitch:
 class PredictEndpoint:
     """Serves predict by model, by version and by label.
 
-    `_query`, `_media_type`, `_call`, `_rendered` and `_refuse` are what another protocol does in its own way.
+    `_query`, `_media_type`, `_read`, `_call`, `_rendered` and `_refuse` are what another protocol does in its own way.
     """
 
     def __init__(
@@ -167,11 +162,12 @@ class PredictEndpoint:
             self._keys.ensure(headers.get(b"authorization"), KeyScope.PREDICT)
             self._switch.ensure_open()
             priority = priority_from(headers.get(b"x-priority"))
-            query = _query_parameters(query_string)
+            query = query_parameters(query_string)
             media_type = media_type_of(headers.get(b"content-type"))
             routing_key = headers.get(b"x-routing-key") or request_id.encode()
             model, version, label = names["model"], names["version"], names["label"]
             target = self._catalog.resolve(*self._catalog.routed(model, version, label, routing_key))
+            target = able(self._turns(names, target), query)
             allowed_s = self._allowed_s(query, media_type, lag_s)
             self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
         except Overloaded as error:
@@ -209,7 +205,13 @@ class PredictEndpoint:
             content = await body.read(receive, headers.get(b"content-length"))
             if b"content-encoding" in headers:
                 content = await decoded_body(content, encoding_of(scope["headers"]), body.take)
-            call = await self._call(content, media_type, headers, query, target, priority)
+            turns = self._turns(scope["path_params"], target)
+            read, given = await self._read(content, media_type, headers, query, turns)
+            if (other := able(turns, given)) is not target:  # it is asked for in the body
+                self._catalog.begin(other, None)
+                self._catalog.end(target)
+                target = other
+            call = self._call(read, self._complete(given, target, request_id), headers, target, priority)
             deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
             cuts_tiles = call.is_whole and target.manifest.preprocess.fit == "tile"
             answers = await (self._tiled if cuts_tiles else self._predictor).predict(
@@ -265,28 +267,32 @@ class PredictEndpoint:
         return None if candidate is None else Asked(request_id, target, candidate)
 
     def _query(self, scope: Scope) -> GivenParameters:
-        return _query_parameters(scope["query_string"])
+        return query_parameters(scope["query_string"])
 
     def _media_type(self, headers: Headers) -> str:
         """Raises UnsupportedMedia."""
         return media_type_of(headers.get(b"content-type"))
 
-    async def _call(
+    async def _read(
         self,
         content: bytes,
         media_type: str,
         headers: Headers,
         query: GivenParameters,
-        target: ServingTarget,
-        priority: Priority,
-    ) -> PredictCall:
-        """What the body asks for. Raises BadRequest or one of its kind."""
+        turns: Sequence[ServingTarget],
+    ) -> tuple[Any, GivenParameters]:
+        """The body, for `_call`, and all parameters; `turns` may answer. Raises BadRequest or one of its kind."""
         given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
-        parameters = self._complete(merged(query, given.parameters), target)
+        return given.images, merged(query, given.parameters)
+
+    def _call(
+        self, read: Any, parameters: Parameters, headers: Headers, target: ServingTarget, priority: Priority
+    ) -> PredictCall:
+        """What the version that answers is asked. Raises BadRequest or one of its kind."""
         accepted = accepted_picture(headers.get(b"accept", b""), target.manifest.task.task)
         if accepted is None:
-            return PredictCall(given.images, parameters, priority)
-        return PredictCall(given.images, as_accepted(accepted, parameters, len(given.images)), priority, picture_of)
+            return PredictCall(read, parameters, priority)
+        return PredictCall(read, as_accepted(accepted, parameters, len(read)), priority, picture_of)
 
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
@@ -304,20 +310,29 @@ class PredictEndpoint:
     async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
         await _send_problem(send, error, request_id, must_close)
 
-    def _complete(self, given: GivenParameters, target: ServingTarget) -> Parameters:
+    def _complete(self, given: GivenParameters, target: ServingTarget, request_id: str) -> Parameters:
         known = target.parameters
         if given not in known:
             if len(known) >= _KEPT_PARAMETERS:
                 known.clear()
             known[given] = complete(given, target.manifest, self._limits.deadline)
-        return known[given]
+        is_counted = gives(target) & ExtraKind.TRUST.bit and is_drawn(
+            request_id.encode(), self._limits.trust_sample, _TRUST_SALT
+        )
+        return replace(known[given], counts_trust=True) if is_counted else known[given]
+
+    def _turns(self, path: Mapping[str, object], target: ServingTarget) -> tuple[ServingTarget, ...]:
+        """The version that was drawn, and the one that may answer instead where the request names none."""
+        is_named = path.get("version") is not None or path.get("label") is not None
+        return (target,) if is_named else self._catalog.turns_of(target)
 
     async def _resolve(self, scope: Scope, query: GivenParameters, routing_key: bytes) -> tuple[ServingTarget, float]:
         """The version that answers, and the seconds it took to load it."""
         path = scope["path_params"]
         names = self._catalog.routed(path["model"], path.get("version"), path.get("label"), routing_key)
         try:
-            return self._catalog.resolve(*names), 0.0
+            target = self._catalog.resolve(*names)
+            return able(self._turns(path, target), query), 0.0
         except NotLoaded as unloaded:
             start_s = time.monotonic()
             rule = self._limits.deadline
@@ -366,25 +381,6 @@ class PredictEndpoint:
             # Only known models become labels: clients must not be able to invent them.
             model = target.key.model if target else "unknown"
             self._metrics.shed_total.labels(model, reason).inc()
-
-
-def request_id_of(headers: Headers) -> str:
-    """The client's own id when it is short and printable, else a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
-
-
-@lru_cache(_KEPT_PARAMETERS)
-def _query_parameters(query: bytes) -> GivenParameters:
-    if not query:
-        return NOTHING_GIVEN
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise BadParameter("a parameter appears twice in the query")
-    return parse_given(values, is_text=True)
 
 
 def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +16,8 @@ from saccade.service.api.http.answer_writing import refusal_headers, send_answer
 from saccade.service.api.http.error_responses import problem_of
 from saccade.service.api.http.oip.answers import answer_of, rows_of
 from saccade.service.api.http.oip.tensors import InferRequest, ModelTensors, infer_request
+from saccade.service.api.http.request_head import Headers
 from saccade.service.api.http.vision_routes import (
-    Headers,
     PredictCall,
     PredictEndpoint,
     Rendered,
@@ -24,7 +25,7 @@ from saccade.service.api.http.vision_routes import (
 from saccade.service.api.predictor import ImageAnswer
 from saccade.service.api.priority import Priority
 from saccade.service.errors import DeadlineExceeded, NotFound, Overloaded, SaccadeError, Unprocessable
-from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, given_for
+from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, Parameters, given_for
 
 _INLINE_BYTES = 256 * 1024  # of a request; larger JSON leaves the event loop
 _PRIORITIES = {0: None, 1: Priority.HIGH, 2: Priority.NORMAL}  # beyond: low
@@ -50,16 +51,15 @@ class InferEndpoint(PredictEndpoint):
     def _media_type(self, headers: Headers) -> str:
         return ""  # clients name none, or any
 
-    async def _call(
+    async def _read(
         self,
         content: bytes,
         media_type: str,
         headers: Headers,
         query: GivenParameters,
-        target: ServingTarget,
-        priority: Priority,
-    ) -> PredictCall:
-        tensors = tensors_of(target, self._limits.max_images)
+        turns: Sequence[ServingTarget],
+    ) -> tuple[InferRequest, GivenParameters]:
+        tensors = tensors_of(turns, self._limits.max_images)
         json_bytes = headers.get(b"inference-header-content-length")
         is_small = len(content) <= _INLINE_BYTES or (json_bytes is not None and len(json_bytes) < len("100000"))
         if is_small:
@@ -69,10 +69,14 @@ class InferEndpoint(PredictEndpoint):
         given = NOTHING_GIVEN if request.timeout_ms is None else GivenParameters(deadline_ms=request.timeout_ms)
         if tensors.extras:
             given = msgspec.structs.replace(given, **_asked(request, tensors))
-        named = _PRIORITIES.get(request.priority, Priority.LOW)
+        return request, given
+
+    def _call(
+        self, read: InferRequest, parameters: Parameters, headers: Headers, target: ServingTarget, priority: Priority
+    ) -> PredictCall:
+        named = _PRIORITIES.get(read.priority, Priority.LOW)
         accepted = headers.get(b"accept-encoding", b"")
-        parameters = self._complete(given, target)
-        return _InferCall(request.images, parameters, named or priority, rows_of, False, request, accepted)
+        return _InferCall(read.images, parameters, named or priority, rows_of, False, read, accepted)
 
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
@@ -94,11 +98,12 @@ class InferEndpoint(PredictEndpoint):
         await send_answer(send, status, b"application/json", orjson.dumps(document), request_id, None, headers)
 
 
-def tensors_of(target: ServingTarget, max_images: int) -> ModelTensors:
-    """What requests to a version are checked against."""
-    manifest = target.manifest
+def tensors_of(turns: Sequence[ServingTarget], max_images: int) -> ModelTensors:
+    """What requests are checked against: the first version, and the extra outputs of all that may answer."""
+    manifest = turns[0].manifest
     largest = max(max_images, *manifest.allowed_batch_sizes)
-    return ModelTensors(target.key.model, manifest.input, manifest.answer, largest, extras_of(target))
+    extras = {extra.output.name: extra for target in turns for extra in extras_of(target)}
+    return ModelTensors(turns[0].key.model, manifest.input, manifest.answer, largest, tuple(extras.values()))
 
 
 def _asked(request: InferRequest, tensors: ModelTensors) -> dict[str, Any]:

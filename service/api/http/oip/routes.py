@@ -111,7 +111,7 @@ def _add_model_routes(router: APIRouter, parts: OipParts) -> None:
 
     async def config(request: Request) -> dict[str, Any]:
         target = target_of(request)
-        max_batch = tensors_of(target, parts.max_images).max_batch
+        max_batch = tensors_of((target,), parts.max_images).max_batch
         return config_document(target.key.model, target.instances[0].backend, target.manifest, max_batch)
 
     async def statistics(request: Request) -> dict[str, Any]:
