@@ -27,7 +27,7 @@ _UNITS = {
     Task.SEGMENT: "pixels",
     Task.INSTANCES: "objects",
     Task.EMBED: "vectors",
-    Task.IMAGE: "pictures",
+    Task.IMAGE: "numbers",
 }
 
 
@@ -127,6 +127,8 @@ def _worst_line(found: PictureDifference, units: str) -> str:
     if units == "pictures":
         return f"  {found.name}: another class, scores differ by {found.worst_score:.4f}"
     counted = f"  {found.name}: {found.same} of {found.theirs} {units}, {found.surplus} surplus"
+    if found.psnr is not None:
+        return f"{counted}, {found.psnr:.1f} dB, largest difference {found.worst_score:.4f}"
     if found.ours is None:
         return counted
     masks = "" if found.worst_mask_iou is None else f", worst overlap of masks {found.worst_mask_iou:.4f}"

@@ -22,6 +22,7 @@ from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import LibraryName
 from saccade.export.graph.large_files import plain_session
 from saccade.export.qualification.picture_answers import (
+    MadePicture,
     PictureAnswer,
     PictureBoxes,
     PictureClass,
@@ -82,6 +83,11 @@ def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
 
 def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
     """Reads answers from a file. Raises DataRefused when it cannot be read, or names none of the pictures."""
+    if loaded.recipe.task.task is Task.IMAGE:
+        raise RecipeError(
+            "a file of answers holds no pictures: compare with the library, or make an old pipeline's pictures the "
+            "targets (`data:` with input/ and target/), and the report has their PSNR and similarity"
+        )
     names, ids = _coco_names(pictures_of(loaded, 1), loaded)
     has_masks = loaded.recipe.task.masks is not None
     answers = read_answers(path, names, ids, loaded.recipe.labels, has_masks=has_masks)
@@ -206,7 +212,7 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
         case Task.EMBED:
             return PictureVector(outputs[0])
         case Task.IMAGE:
-            raise DataRefused("pictures of task image are not compared with another library's: look at the report")
+            return MadePicture(outputs[0], loaded.recipe.task)
         case Task.SEGMENT:
             return mask_to_source(outputs[0], place)
         case Task.DETECT | Task.INSTANCES:

@@ -20,6 +20,8 @@ from saccade.export.data.outlines import outline_of_coco
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.run_lengths import overlaps as mask_overlaps
+from saccade.models.contract.specs import TaskSpec
+from saccade.models.metrics.picture_quality import near_levels, psnr
 
 SAME_IOU = 0.99
 SAME_SCORE = 0.01
@@ -68,13 +70,21 @@ class PictureVector:
     values: NDArray[np.float32]  # (dim,)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MadePicture:
+    """The picture that a network made of one picture, on the network's input."""
+
+    values: NDArray[np.float32]  # (height, width) or (height, width, 3), 0 to 1; depths in any unit
+    task: TaskSpec
+
+
 PictureMask = NDArray[np.uint8]  # (height, width) class ids
-PictureAnswer = PictureBoxes | PictureClass | PictureLabels | PictureVector | PictureMask
+PictureAnswer = PictureBoxes | PictureClass | PictureLabels | PictureVector | PictureMask | MadePicture
 
 
 @dataclass(frozen=True, slots=True)
 class PictureDifference:
-    """How one picture's answers differ, in boxes, pictures or pixels, depending on the task."""
+    """How one picture's answers differ, in boxes, pictures, pixels or numbers, depending on the task."""
 
     name: str
     theirs: int
@@ -83,9 +93,10 @@ class PictureDifference:
         int  # how many of ours they lack, not counting scores close to the threshold or to the last of a full answer
     )
     worst_iou: float  # smallest overlap of matched boxes
-    worst_score: float  # largest difference of scores
+    worst_score: float  # largest difference of scores, or of the numbers of a made picture
     worst_mask_iou: float | None = None  # smallest overlap of matched masks; None: no masks
     ours: int | None = None  # number of our boxes from the threshold on; None: no boxes
+    psnr: float | None = None  # dB, of a made picture of colours or greys
 
 
 def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
@@ -102,12 +113,24 @@ def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold:
         case PictureVector(), PictureVector():
             gap = 1.0 - float(np.dot(ours.values.astype(np.float64), theirs.values.astype(np.float64)))
             return PictureDifference(name, 1, int(gap <= SAME_DIRECTION), 0, 1.0, max(gap, 0.0))
+        case MadePicture(), MadePicture():
+            return _made_difference(name, ours, theirs)
         case np.ndarray(), np.ndarray():
             if ours.shape != theirs.shape:
                 raise DataRefused(f"{name}: their mask is {theirs.shape} (height, width), ours {ours.shape}")
             return PictureDifference(name, ours.size, int((ours == theirs).sum()), 0, 1.0, 0.0)
         case _:
             raise DataRefused(f"{name}: their answer is {type(theirs).__name__}, ours {type(ours).__name__}")
+
+
+def _made_difference(name: str, ours: MadePicture, theirs: MadePicture) -> PictureDifference:
+    """Numbers are the same within two 255ths of the range, as in the gate's `levels`."""
+    if ours.values.shape != theirs.values.shape:
+        raise DataRefused(f"{name}: their picture is {theirs.values.shape} (height, width), ours {ours.values.shape}")
+    same = round(near_levels(ours.values, theirs.values, ours.task) * ours.values.size)
+    gap = float(np.abs(ours.values - theirs.values).max())
+    level = None if ours.task.picture == "depth" else psnr(ours.values, theirs.values)
+    return PictureDifference(name, ours.values.size, same, 0, 1.0, gap, psnr=level)
 
 
 def agreement_share(differences: list[PictureDifference]) -> float:

@@ -33,7 +33,7 @@ from saccade.service.vision.answers import ensure_usable
 from saccade.service.vision.decoding_cost import decoding_cost, most_pixels_of
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
 from saccade.service.vision.parameters import Parameters
-from saccade.service.vision.tiles import Mosaic, TileGrid, tile_grid, tiles_of
+from saccade.service.vision.tiles import Mosaic, TileGrid, ensure_few_tiles, tile_grid, tiles_of
 
 _NUMBER_BYTES = 4  # of the answer's float32
 _COLOURS = 3
@@ -149,19 +149,7 @@ class TiledPredictor:
 
     def _ensure_fits(self, width: int, height: int, grid: TileGrid, spec: TaskSpec) -> None:
         """Raises PictureTooLarge."""
-        answered = width * height * spec.scale**2
-        if grid.count > self._limits.max_tiles:
-            raise PictureTooLarge(
-                f"the picture is {width}x{height}, which is {grid.count} tiles of {grid.width}x{grid.height}, and at "
-                f"most {self._limits.max_tiles} are allowed: send a smaller picture, or parts of it, or raise "
-                "SACCADE_MAX_TILES"
-            )
-        most = self._limits.pictures.max_pixels
-        if answered > most:
-            raise PictureTooLarge(
-                f"the answer to a picture of {width}x{height} would have {answered:,} pixels, and at most "
-                f"{most:,} are allowed: send a smaller picture, or parts of it, or raise SACCADE_MAX_PIXELS"
-            )
+        ensure_few_tiles(width, height, grid, spec.scale, self._limits.max_tiles, self._limits.pictures.max_pixels)
         needed = _bytes_of(width * height, spec)
         if needed > self._most_bytes:
             raise PictureTooLarge(

@@ -1,7 +1,8 @@
 """`saccade predict --repository`: a version over a folder, without HTTP. Promises: decoder, backend, answers as served.
 
 The next batch is decoded and resized by threads while the present one runs, and answers are rendered meanwhile: so this
-is also the limit that a server's throughput is compared with. Memory is bounded by two batches.
+is also the limit that a server's throughput is compared with. Memory is bounded by two batches. Pictures that a network
+takes in tiles come one after the other, each with its tiles in batches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from saccade.models.contract.extras import mask_of
 from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.preprocessing import Geometry, preprocess_into
+from saccade.models.contract.preprocessing import Geometry, preprocess_into, tile_into
 from saccade.models.contract.quality import Quality, quality_of
 from saccade.service.backends.base import AskableBackend, Backend, Outputs, UInt8Array
 from saccade.service.backends.registry import absent_kinds, backend_name, load_backend
@@ -31,9 +32,9 @@ from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from saccade.service.settings import Settings
 from saccade.service.vision.answers import not_finite, prediction_of
-from saccade.service.vision.image_decoder import ImageLimits, read_image
+from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
 from saccade.service.vision.parameters import Parameters
-from saccade.service.vision.tiles import ensure_one_tile
+from saccade.service.vision.tiles import Mosaic, ensure_few_tiles, tile_grid, tiles_of
 
 
 class Source(Protocol):
@@ -109,6 +110,7 @@ class OfflineModel:
         self.times = OfflineTimes()
         self._sizes = tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
         self._limits = ImageLimits(settings.max_pixels, settings.more_formats)
+        self._max_tiles = settings.max_tiles
         self._pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
         request = load_request(
             version.path,
@@ -132,6 +134,14 @@ class OfflineModel:
         """
         self._ensure_given(parameters.asked)
         start_s = time.perf_counter()
+        if self.manifest.preprocess.fit == "tile":
+            for source in sources:
+                answer = self._in_tiles(source, parameters)
+                self.times.images += 1
+                self.times.failed += answer.prediction is None
+                self.times.total_s = time.perf_counter() - start_s
+                yield answer
+            return
         waiting = iter(sources)
         buffers = [np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8) for _ in range(2)]
         current = self._begin(waiting, buffers[0], parameters)
@@ -140,7 +150,7 @@ class OfflineModel:
         while current is not None:
             places = [place.result() for place in current.places]
             following = self._begin(waiting, buffers[turn], parameters)
-            outputs = self._infer(current.pixels, places, parameters.asked)
+            outputs = self._infer(_good(current.pixels, places), parameters.asked)
             yield from (answer.result() for answer in finished)
             finished = self._render(current, places, outputs, parameters)
             current, turn = following, 1 - turn
@@ -167,13 +177,42 @@ class OfflineModel:
         places = [self._pool.submit(self._decode, source, row, parameters) for source, row in rows]
         return _Batch(sources, pixels[: len(sources)], places)
 
-    def _decode(self, source: Source, row: UInt8Array, parameters: Parameters) -> _Place | SaccadeError:
+    def _in_tiles(self, source: Source, parameters: Parameters) -> OfflineAnswer:
+        """A picture of any size, cut and joined as a server does it."""
+        read = self._read(source)
         try:
-            read = read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
-            ensure_one_tile(read.pixels, self.manifest.preprocess)
-            geometry, ranges = preprocess_into(read.pixels, self.manifest.preprocess, row), self.manifest.quality
-            asked = quality_of(row, geometry, ranges) if parameters.quality and ranges is not None else None
-            return _Place(geometry, read.damage, asked)
+            if isinstance(read, SaccadeError):
+                raise read
+            height, width = read.pixels.shape[:2]
+            spec, scale = self.manifest.preprocess, self.manifest.task.scale
+            grid = tile_grid(width, height, spec)
+            ensure_few_tiles(width, height, grid, scale, self._max_tiles, self._limits.max_pixels)
+            mosaic = Mosaic(width, height, grid, scale)
+            pixels = np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8)
+            tiles = tiles_of(read.pixels, grid)
+            while batch := list(islice(tiles, len(pixels))):
+                for tile, row in zip(batch, pixels, strict=False):
+                    tile_into(tile.pixels, spec, tile.place, row)
+                for tile, found in zip(batch, self._infer(pixels[: len(batch)], parameters.asked), strict=True):
+                    if isinstance(found, SaccadeError):
+                        raise found
+                    mosaic.add(found[0], tile.place)
+            place = _Place(Geometry(width, height, 0, 0, width, height), read.damage, None)
+            return self._answer(source.name, place, [mosaic.pixels], parameters)
+        except SaccadeError as error:
+            return OfflineAnswer(source.name, None, str(error))
+
+    def _decode(self, source: Source, row: UInt8Array, parameters: Parameters) -> _Place | SaccadeError:
+        read = self._read(source)
+        if isinstance(read, SaccadeError):
+            return read
+        geometry, ranges = preprocess_into(read.pixels, self.manifest.preprocess, row), self.manifest.quality
+        asked = quality_of(row, geometry, ranges) if parameters.quality and ranges is not None else None
+        return _Place(geometry, read.damage, asked)
+
+    def _read(self, source: Source) -> ReadImage | SaccadeError:
+        try:
+            return read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
         except SaccadeError as error:
             return error
         except OSError as error:
@@ -181,12 +220,8 @@ class OfflineModel:
         except Exception as error:  # unforeseen; one picture never ends a folder
             return SaccadeError(f"cannot use {source.name}: {type(error).__name__}")
 
-    def _infer(
-        self, pixels: UInt8Array, places: list[_Place | SaccadeError], asked: int
-    ) -> list[Outputs | SaccadeError]:
-        """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
-        good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
-        images = pixels if len(good) == len(places) else pixels[good]
+    def _infer(self, images: UInt8Array, asked: int) -> list[Outputs | SaccadeError]:
+        """Rows of answers per image, in order. Batches are of allowed sizes, so none is padded."""
         rows: list[Outputs | SaccadeError] = []
         start_s = time.perf_counter()
         while len(rows) < len(images):
@@ -235,6 +270,12 @@ class OfflineModel:
         if place.quality is not None:
             more["quality"] = place.quality._asdict()
         return OfflineAnswer(name, prediction | more, "")
+
+
+def _good(pixels: UInt8Array, places: list[_Place | SaccadeError]) -> UInt8Array:
+    """The rows of images that could be decoded."""
+    good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
+    return pixels if len(good) == len(places) else pixels[good]
 
 
 def newest_version(repository: Path, model: str, version: str | None, policy: SignaturePolicy) -> VerifiedVersion:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.preprocessing import Geometry, UInt8Array
 from saccade.models.contract.specs import PreprocessSpec
-from saccade.service.errors import Unprocessable
+from saccade.service.errors import PictureTooLarge, Unprocessable
 
 FloatArray = NDArray[np.float32]
 _MOST_FADING = 8  # pixels
@@ -64,6 +64,21 @@ def ensure_one_tile(pixels: UInt8Array, spec: PreprocessSpec) -> None:
         raise Unprocessable(
             f"the picture is {pixels.shape[1]}x{pixels.shape[0]}, and this network takes tiles of {spec.width}x"
             f"{spec.height}: POST it to /v1/models/.../predict of a server, which cuts it into tiles"
+        )
+
+
+def ensure_few_tiles(width: int, height: int, grid: TileGrid, scale: int, most_tiles: int, most_pixels: int) -> None:
+    """Raises PictureTooLarge for a picture of too many tiles, or whose answer has too many pixels."""
+    if grid.count > most_tiles:
+        raise PictureTooLarge(
+            f"the picture is {width}x{height}, which is {grid.count} tiles of {grid.width}x{grid.height}, and at "
+            f"most {most_tiles} are allowed: send a smaller picture, or parts of it, or raise SACCADE_MAX_TILES"
+        )
+    answered = width * height * scale**2
+    if answered > most_pixels:
+        raise PictureTooLarge(
+            f"the answer to a picture of {width}x{height} would have {answered:,} pixels, and at most "
+            f"{most_pixels:,} are allowed: send a smaller picture, or parts of it, or raise SACCADE_MAX_PIXELS"
         )
 
 

@@ -17,7 +17,7 @@ from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.qualification.library_agreement import read_library_figure
 from saccade.export.recipe import LoadedRecipe, load_recipe
-from tests.support.onnx_files import table_file
+from tests.support.onnx_files import image_file, table_file
 
 _QUIET = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
 SCORES = np.array([0.1, 0.7, 0.2], np.float32)
@@ -71,6 +71,27 @@ def test_what_cannot_be_compared_is_said(
 
     assert isinstance(found.exception, error)
     assert text in str(found.exception)
+
+
+def test_pictures_that_a_network_makes_are_compared_number_by_number(tmp_path: Path) -> None:
+    image_file(tmp_path / "net.onnx")
+    (tmp_path / "pictures").mkdir()
+    for index, size in enumerate([(64, 64), (90, 70)]):
+        pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{index}.png")
+    words = "task: {task: image, picture: rgb}\nvalue_range: [0, 1]\ndata: {path: pictures, noise: 20}\n"
+    (tmp_path / "recipe.yaml").write_text(f"source: onnx\nweights: net.onnx\n{words}")
+    (tmp_path / "old.json").write_text("{}")
+    asked = ["compare", str(tmp_path / "recipe.yaml"), "--work", str(tmp_path / "work")]
+
+    same = CliRunner().invoke(app, [*asked, "--with", "onnx"])
+    document = json.loads(CliRunner().invoke(app, [*asked, "--with", "onnx", "--json"]).stdout)
+    refused = CliRunner().invoke(app, [*asked, "--answers", str(tmp_path / "old.json")])
+
+    assert same.exit_code == 0, same.output
+    assert "2 pictures: 24576 of their 24576 numbers are ours too (100.00%)" in same.stdout
+    assert [each["psnr"] > 90 for each in document["pictures"]] == [True, True]
+    assert "make an old pipeline's pictures the targets" in str(refused.exception)
 
 
 def test_the_gate_holds_every_variant_to_an_old_pipelines_answers(recipe: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ WHOLE = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repository")
     rgb, double = TaskSpec(task=Task.IMAGE, picture="rgb"), TaskSpec(task=Task.IMAGE, picture="rgb", scale=2)
     depth = TaskSpec(task=Task.IMAGE, picture="depth")
@@ -34,6 +35,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     publish_fake(root, "enlarge", 1, Task.IMAGE, image_graph(scale=2), spec=double, preprocess=TILES)
     publish_fake(root, "style", 1, Task.IMAGE, image_graph(), spec=rgb, preprocess=WHOLE)
     publish_fake(root, "depth", 1, Task.IMAGE, depth_graph(), spec=depth, preprocess=WHOLE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {"max_tiles": 150, "max_pixels": 60_000}
     with running_server(root, tmp_path_factory.mktemp("server"), backend="onnxruntime", **settings) as running:
         yield running
@@ -86,6 +92,28 @@ def test_a_picture_smaller_than_a_tile_is_answered_in_its_size(server: Server, s
 
     assert found.shape == pixels.shape
     assert found[-1, -1].tolist() == [40, 40, 40] if min(size) == 1 else found[1, 1].tolist() == [90, 90, 90]
+
+
+@pytest.mark.parametrize("model", ["blur", "enlarge"])
+def test_without_a_server_the_same_pixels_come(server: Server, root: Path, tmp_path: Path, model: str) -> None:
+    sizes = [(32, 32), (61, 40), (120, 97), (5, 3)]
+    for index, size in enumerate(sizes):
+        (tmp_path / f"{index}.png").write_bytes(png(scene(*size)))
+    (tmp_path / "1b.png").write_bytes(b"no picture")
+    (tmp_path / "9.png").write_bytes(png(scene(300, 1000)))
+    arguments = [tmp_path, "--repository", root, "--model", model, "--format", "json"]
+    environment = {"SACCADE_MAX_PIXELS": "500000", "SACCADE_MAX_TILES": "150"}
+
+    ended = CliRunner().invoke(predict, list(map(str, arguments)), env=environment)
+
+    *answers, much = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert ended.exit_code == 1  # one picture is none, and one has too many tiles
+    assert "at most 150 are allowed" in much["error"]
+    assert "error" in answers.pop(2)
+    for size, answer in zip(sizes, answers, strict=True):
+        served = opened(asked(server, model, scene(*size), "image/png")[0])
+        found = opened(base64.b64decode(answer["prediction"]["image"]["base64"]))
+        assert (found == served).all()
 
 
 def test_an_enlarged_picture_has_no_seam_either(server: Server) -> None:

@@ -149,3 +149,12 @@ def masks_file(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def image_file(path: Path, side: int = 64) -> None:
+    """A network that makes a picture: each pixel from 0 to 1, a bit darker."""
+    shape = ["n", 3, side, side]
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("images", "made"))
+    node = helper.make_node("Mul", ["images", "factor"], ["made"])
+    graph = helper.make_graph([node], "g", [given], [made], [numpy_helper.from_array(np.float32(0.75), "factor")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)

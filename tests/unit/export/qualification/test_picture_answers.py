@@ -11,6 +11,7 @@ import pytest
 
 from saccade.export.errors import DataRefused
 from saccade.export.qualification.picture_answers import (
+    MadePicture,
     PictureBoxes,
     PictureClass,
     PictureVector,
@@ -19,6 +20,7 @@ from saccade.export.qualification.picture_answers import (
     picture_boxes,
     read_answers,
 )
+from saccade.models.contract.specs import Task, TaskSpec
 
 LABELS = ("cat", "dog")
 BOX = [10.0, 10.0, 50.0, 50.0]
@@ -175,3 +177,21 @@ def test_vectors_are_the_same_where_their_cosine_says_so() -> None:
     assert far.worst_score == pytest.approx(1 - np.cos(0.5), abs=1e-6)
     with pytest.raises(DataRefused, match="PictureClass"):
         difference("a.jpg", vector(0.0), PictureClass(1, None), 0.25)
+
+
+@pytest.mark.parametrize(("picture", "unit", "level"), [("rgb", 1.0, 45.9), ("depth", 40.0, None)])
+def test_made_pictures_differ_by_numbers(picture: str, unit: float, level: float | None) -> None:
+    """Two 255ths of the range look the same; a depth has a unit of its own, so no signal-to-noise ratio."""
+    task = TaskSpec(task=Task.IMAGE, picture=picture)  # type: ignore[arg-type]  # of the test's choice
+    theirs = np.linspace(0, unit, 48, dtype=np.float32).reshape(4, 12)
+    ours = theirs.copy()
+    ours[0, :6] += np.float32(unit / 255)
+    ours[1, :3] += np.float32(unit / 51)
+
+    found = difference("a.png", MadePicture(ours, task), MadePicture(theirs, task), 0.0)
+
+    assert (found.theirs, found.same) == (48, 45)
+    assert found.worst_score == pytest.approx(unit / 51, rel=1e-4)
+    assert found.psnr == (level if level is None else pytest.approx(level, abs=0.1))
+    with pytest.raises(DataRefused, match="their picture is"):
+        difference("a.png", MadePicture(ours[:2], task), MadePicture(theirs, task), 0.0)
