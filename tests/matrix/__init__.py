@@ -12,5 +12,5 @@
 
 7. `ultralytics/` holds one library's networks to its own `predict`, in an environment of its own.
 
-`python -m tests.matrix` (`make matrix`) runs it; `networks/` holds two networks that only it takes.
+`python -m tests.matrix` (`make matrix`) runs it; `networks/` holds three networks that only it takes.
 """

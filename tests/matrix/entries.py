@@ -243,6 +243,13 @@ _PICTURES: tuple[Entry, ...] = (
         task_words={"picture": "rgb", "scale": 2},
         preprocess={"width": 128, "height": 128, "fit": "tile"},
     ),
+    _ours(
+        "Pictures",
+        "tests.matrix.networks.fast_style:fast_style",
+        task=Task.IMAGE,
+        task_words={"picture": "rgb", "values": [0, 255]},
+        preprocess=_square(256),
+    ),
 )
 
 _OURS: tuple[Entry, ...] = (
