@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 from saccade.service.cli.predict import predict
 from tests.support.graphs import depth_graph, image_graph
 from tests.support.images import json_body
+from tests.support.ports import free_port
 from tests.support.requests import at_once
-from tests.support.server import Server, running_server
+from tests.support.server import Server, call_saccade, running_server
 from tests.support.versions import SIDE, publish_fake
 
 TILES = PreprocessSpec(width=SIDE, height=SIDE, fit="tile", margin=1)
@@ -39,8 +41,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"max_tiles": 150, "max_pixels": 60_000}
+def grpc_port() -> int:
+    """0, which is off, where the extra is not installed."""
+    extra = ("grpc", "grpc_reflection")
+    return free_port() if all(importlib.util.find_spec(name) for name in extra) else 0
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, grpc_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = {"max_tiles": 150, "max_pixels": 60_000, "grpc_port": grpc_port, "max_estimated_wait_ms": 0}
     with running_server(root, tmp_path_factory.mktemp("server"), backend="onnxruntime", **settings) as running:
         yield running
 
@@ -206,6 +215,41 @@ def test_the_open_protocol_gives_the_tensor(server: Server) -> None:
 
     assert (found["name"], found["datatype"], found["shape"]) == ("image", "FP32", [1, SIDE, SIDE, 3])
     assert np.array(found["data"]).reshape(pixels.shape) * 255 == pytest.approx(blurred(pixels), abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_grpc_gives_the_same_tensor_and_refuses_what_it_would_have_to_cut(server: Server, grpc_port: int) -> None:
+    pytest.importorskip("grpc", reason="the grpc extra is not installed")
+    pytest.importorskip("grpc_reflection", reason="the grpc extra is not installed")
+    triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+    pixels = scene(SIDE, SIDE)
+    tensor, large = triton.InferInput("images", [1, SIDE, SIDE, 3], "UINT8"), triton.InferInput("images", [1], "BYTES")
+    tensor.set_data_from_numpy(pixels[np.newaxis])
+    large.set_data_from_numpy(np.array([png(scene(50, 40))], np.object_))
+
+    with triton.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
+        found = client.infer("blur", [tensor]).as_numpy("image")
+        depth = client.infer("depth", [large]).as_numpy("depth")
+        with pytest.raises(triton.InferenceServerException, match="takes tiles of 32x32: POST it to /v1/models"):
+            client.infer("blur", [large])
+
+    assert found[0] * 255 == pytest.approx(blurred(pixels), abs=0.01)
+    assert depth.shape == (1, SIDE, SIDE)  # of the network's size, not of the picture's
+
+
+def test_bench_counts_answers_that_are_pictures(server: Server, tmp_path: Path) -> None:
+    for index, size in enumerate([(40, 30), (100, 70), (200, 200)]):  # the last one's answer is too large
+        (tmp_path / f"{index}.png").write_bytes(png(scene(*size)))
+
+    ended = call_saccade(
+        *("bench", server.base_url, "enlarge", "--images", str(tmp_path), "--rate", "30", "--requests", "30"),
+        *("--warm-up-s", "0", "--processes", "1", "--json", "-", "--timeout-s", "20"),
+    )
+
+    report = json.loads(ended.stdout)
+    counts = {item["label"]: item["count"] for item in report["outcomes"]}
+    assert counts == {"200": 20, "413 Payload too large": 10}
+    assert [(item["version"], item["variant"], item["count"]) for item in report["versions"]] == [("1", "fp32", 20)]
 
 
 def test_the_client_has_the_pixels_and_draws_the_answer(server: Server) -> None:
