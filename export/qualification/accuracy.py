@@ -14,8 +14,7 @@ from saccade.export.qualification.detection_evidence import SceneDetections, det
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
 from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.label_evidence import LabelEvidence
-from saccade.export.qualification.picture_figures import PictureEvidence, PictureFigure
-from saccade.export.qualification.produced_pictures import picture_evidence, picture_figure
+from saccade.export.qualification.produced_pictures import picture_evidence
 from saccade.export.qualification.retrieval import RetrievalFigure, retrieval_evidence, retrieval_figure
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
@@ -60,11 +59,6 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
 def retrieval_of(answer: Answer, split: ImageSplit, task: TaskSpec) -> RetrievalFigure | None:
     """Returns what an embedder's vectors find among the pictures of the split; None for other tasks."""
     return retrieval_figure(answer[0], class_ids_of(split)) if task.task is Task.EMBED else None
-
-
-def pictures_of(answer: Answer, split: ImageSplit, task: TaskSpec, evidence: Evidence) -> PictureFigure | None:
-    """Returns how near the pictures are to their targets; None for other tasks, and without targets."""
-    return picture_figure(answer[0], split, task, evidence) if isinstance(evidence, PictureEvidence) else None
 
 
 def class_ids_of(split: ImageSplit) -> NDArray[np.int64]:

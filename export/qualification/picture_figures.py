@@ -24,6 +24,7 @@ class PictureEvidence:
     """How near each picture is to its target, 0 to 1; all pictures are one class."""
 
     scores: NDArray[np.float64]  # (n,); NaN: the target says nothing, so the picture does not count
+    errors: NDArray[np.float64]  # (n,) PSNR in dB, of depths the relative error; NaN: there is nothing to measure
     metric: MetricName
 
     @property
@@ -50,4 +51,15 @@ class PictureEvidence:
         return np.array([self.counted.sum()])
 
     def part(self, rows: NDArray[np.int64]) -> PictureEvidence:
-        return replace(self, scores=self.scores[rows])
+        return replace(self, scores=self.scores[rows], errors=self.errors[rows])
+
+
+def picture_figure(evidence: object) -> PictureFigure | None:
+    """The means; None for the evidence of other tasks, and where no picture has a target that says something."""
+    if not isinstance(evidence, PictureEvidence) or np.isnan(evidence.errors).all():
+        return None
+    told = ~np.isnan(evidence.errors)
+    error = float(evidence.errors[told].mean())
+    if evidence.metric == "depth_accuracy":
+        return PictureFigure(absolute_relative_error=error)
+    return PictureFigure(psnr=error, ssim=float(evidence.scores[told].mean()))

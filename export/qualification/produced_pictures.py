@@ -7,7 +7,6 @@ to Structural Similarity (2004).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.data.picture_pairs import target_of
-from saccade.export.qualification.picture_figures import PictureEvidence, PictureFigure
+from saccade.export.qualification.picture_figures import PictureEvidence
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import TaskSpec
 from saccade.models.metrics.picture_quality import absolute_relative_error, can_judge_depth, psnr
@@ -26,32 +25,20 @@ from saccade.service.vision.produced import whole_answer
 
 Pixels = NDArray[np.float32]
 _SIGMA = 1.5  # pixels, of the window
+_NO_TARGET = (0.0, math.nan)  # score and error
 
 
 def picture_evidence(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureEvidence:
     """Pictures without a target count 0, and depths that cannot be judged do not count."""
-    scores = [_score(*pair, task) if pair is not None else 0.0 for pair in _pairs(answers, split, task)]
-    return PictureEvidence(np.array(scores), "depth_accuracy" if task.picture == "depth" else "ssim")
-
-
-def picture_figure(
-    answers: NDArray[Any], split: ImageSplit, task: TaskSpec, evidence: PictureEvidence
-) -> PictureFigure | None:
-    """evidence: of these answers. None where no picture has a target that says something."""
-    found = enumerate(_pairs(answers, split, task))
-    pairs = {row: pair for row, pair in found if pair is not None and _is_judged(pair[1], task)}
-    if not pairs:
-        return None
-    if task.picture == "depth":
-        return PictureFigure(absolute_relative_error=_mean(absolute_relative_error(*pair) for pair in pairs.values()))
-    return PictureFigure(psnr=_mean(psnr(*pair) for pair in pairs.values()), ssim=_mean(evidence.scores[[*pairs]]))
+    pairs = (seen_pair(answer, split, index, task) for index, answer in enumerate(answers))
+    return _evidence([_NO_TARGET if pair is None else _measured(*pair, task) for pair in pairs], task)
 
 
 def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:
     """The evidence of a network that gives its input back, enlarged by a bicubic filter; None for depth."""
     if task.picture == "depth":
         return None
-    scores = []
+    measured = []
     for sample, place in zip(split.samples, split.geometries, strict=True):
         assert isinstance(sample, ImageSample)
         image = Image.fromarray(decode_image(sample.encoded, split.limits))
@@ -59,11 +46,11 @@ def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:
         image = image.convert("RGB" if task.picture == "rgb" else "L").resize(size, Image.Resampling.BICUBIC)
         seen = np.asarray(image, np.float32) / np.float32(255.0)
         if not sample.target:
-            scores.append(0.0)
+            measured.append(_NO_TARGET)
             continue
         window = _window(split, place, task.scale) or (slice(None), slice(None))
-        scores.append(_score(seen[window], target_of(sample, task, split.limits)[window], task))
-    return PictureEvidence(np.array(scores), "ssim")
+        measured.append(_measured(seen[window], target_of(sample, task, split.limits)[window], task))
+    return _evidence(measured, task)
 
 
 def seen_pair(answer: Pixels, split: ImageSplit, index: int, task: TaskSpec) -> tuple[Pixels, Pixels] | None:
@@ -80,10 +67,6 @@ def seen_pair(answer: Pixels, split: ImageSplit, index: int, task: TaskSpec) -> 
     return answer[top : top + seen.shape[0], left : left + seen.shape[1]], seen
 
 
-def _pairs(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> list[tuple[Pixels, Pixels] | None]:
-    return [seen_pair(answer, split, index, task) for index, answer in enumerate(answers)]
-
-
 def _window(split: ImageSplit, place: Geometry, scale: int) -> tuple[slice, slice] | None:
     """The part of the picture that the network sees, in the target's pixels; None where it sees it whole, resized."""
     if (place.width, place.height) != (place.source_width, place.source_height):
@@ -93,11 +76,16 @@ def _window(split: ImageSplit, place: Geometry, scale: int) -> tuple[slice, slic
     return slice(top * scale, (top + height) * scale), slice(left * scale, (left + width) * scale)
 
 
-def _score(found: Pixels, target: Pixels, task: TaskSpec) -> float:
-    if not _is_judged(target, task):
-        return math.nan
+def _evidence(measured: list[tuple[float, float]], task: TaskSpec) -> PictureEvidence:
+    scores, errors = np.array(measured).T
+    return PictureEvidence(scores, errors, "depth_accuracy" if task.picture == "depth" else "ssim")
+
+
+def _measured(found: Pixels, target: Pixels, task: TaskSpec) -> tuple[float, float]:
+    """The score and the error of one picture."""
     if task.picture == "depth":
-        return max(0.0, 1.0 - absolute_relative_error(found, target))
+        error = absolute_relative_error(found, target) if can_judge_depth(target) else math.nan
+        return max(0.0, 1.0 - error) if error == error else math.nan, error
     from skimage import metrics  # takes a second, and other tasks need none of it
 
     similarity: Any = metrics.structural_similarity  # untyped in the library
@@ -110,13 +98,4 @@ def _score(found: Pixels, target: Pixels, task: TaskSpec) -> float:
         sigma=_SIGMA,
         use_sample_covariance=False,
     )
-    return max(0.0, float(value))
-
-
-def _is_judged(target: Pixels, task: TaskSpec) -> bool:
-    return task.picture != "depth" or can_judge_depth(target)
-
-
-def _mean(values: Any) -> float:
-    found: Sequence[float] = list(values)
-    return float(np.mean(found))
+    return max(0.0, float(value)), psnr(found, target)

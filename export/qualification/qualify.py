@@ -14,7 +14,7 @@ from saccade.export.graph.large_files import load_graph, weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
-from saccade.export.qualification.accuracy import answers_of, evidence_of, pictures_of, retrieval_of
+from saccade.export.qualification.accuracy import answers_of, evidence_of, retrieval_of
 from saccade.export.qualification.answer_measurements import (
     batch_invariance,
     equal_runs,
@@ -30,6 +30,7 @@ from saccade.export.qualification.familiarity import trust_figure
 from saccade.export.qualification.file_structure import file_structure
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy
+from saccade.export.qualification.picture_figures import picture_figure
 from saccade.export.qualification.plausibility import answer_faults
 from saccade.export.qualification.pointing import explanation_figure
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
@@ -118,7 +119,7 @@ def run_qualify(context: StepContext) -> Detail:
         slices=slice_figures(evidence, reference, rows_by_slice(context, split), resamples),
         trust=trust,
         confidence=None if tuning is None else confidence_figure(file, recipe, tuning, split),
-        pictures=pictures_of(answers, split, recipe.task, evidence),
+        pictures=picture_figure(evidence),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

@@ -15,7 +15,7 @@ from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.convert.padding import plain_input
 from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.network import Network
-from saccade.export.qualification.accuracy import Answer, evidence_of, pictures_of, retrieval_of
+from saccade.export.qualification.accuracy import Answer, evidence_of, retrieval_of
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.different_pictures import different_pictures
@@ -23,6 +23,7 @@ from saccade.export.qualification.evidence import Evidence, accuracy_of
 from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.metric_figures import metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy, threshold_faults
+from saccade.export.qualification.picture_figures import picture_figure
 from saccade.export.qualification.plain_answers import plain_answer
 from saccade.export.qualification.plausibility import RAW_PICTURES, answer_faults, raw_faults
 from saccade.export.qualification.qualify_report import ReferenceFigure
@@ -70,7 +71,7 @@ def run_reference(context: StepContext) -> Detail:
         faults=tuple(faults),
         different_images=different_pictures(split.images),
         retrieval=retrieval_of(arrays, split, recipe.task),
-        pictures=pictures_of(arrays, split, recipe.task, evidence),
+        pictures=picture_figure(evidence),
     )
     operating = operating_accuracy(evidence, evidence, recipe.task.score_threshold, resamples)
     judged = {

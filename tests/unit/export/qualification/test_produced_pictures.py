@@ -13,8 +13,8 @@ from saccade.export.data.image_split import ImageSplit, prepare_split
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.data.picture_pairs import made_pair
 from saccade.export.qualification.evidence import accuracy_of, point_value
-from saccade.export.qualification.picture_figures import PictureEvidence
-from saccade.export.qualification.produced_pictures import picture_evidence, picture_figure
+from saccade.export.qualification.picture_figures import PictureEvidence, picture_figure
+from saccade.export.qualification.produced_pictures import picture_evidence
 from saccade.export.qualification.truth_faults import truth_faults
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 from saccade.models.metrics.picture_quality import absolute_relative_error
@@ -65,7 +65,7 @@ def test_targets_that_say_nothing_do_not_count() -> None:
     accuracy = accuracy_of(evidence, evidence, 100)
     assert accuracy.images == 2
     assert np.isfinite([accuracy.value.low, accuracy.value.high, accuracy.drop.high]).all()
-    figure = picture_figure(answers, split, DEPTH, evidence)
+    figure = picture_figure(evidence)
     assert figure is not None
     assert figure.absolute_relative_error == pytest.approx((1 - wrong) / 2, abs=1e-3)
 
@@ -77,7 +77,7 @@ def test_a_split_without_any_depth_reaches_nothing() -> None:
 
     assert point_value(evidence) == 0
     assert accuracy_of(evidence, evidence, 100).value.value == 0
-    assert picture_figure(depths(3).astype(np.float32), split, DEPTH, evidence) is None
+    assert picture_figure(evidence) is None
 
 
 def restored(shift: tuple[int, int], scale: int = 1, count: int = 24, strength: int = 3) -> list[str]:
@@ -96,7 +96,7 @@ def restored(shift: tuple[int, int], scale: int = 1, count: int = 24, strength: 
         answers.append(np.roll(plain, shift, axis=(0, 1)))
     split = prepare_split("test", samples, PreprocessSpec(width=64 // scale, height=64 // scale, fit="stretch"))
     stacked = [np.stack(answers)]
-    return [*truth_faults(stacked, PictureEvidence(np.ones(count), "ssim"), split, task, ["pictures"])]
+    return [*truth_faults(stacked, PictureEvidence(np.ones(count), np.ones(count), "ssim"), split, task, ["pictures"])]
 
 
 @pytest.mark.parametrize(
