@@ -218,6 +218,12 @@ def _read(
             boxes, bad = boxes + int(found.class_counts.sum()) + found.bad_boxes, bad + found.bad_boxes
             forms.update(found.forms)
             reaching += found.reaching_boxes
+            if found.is_turn_unsure:
+                findings.note(
+                    "a turn that nobody can tell",
+                    f"{found.path} is turned by EXIF and its target is not, and its size does not tell whether the "
+                    "target was written upright: look at both, or save such pictures upright",
+                )
             first_bad, first_reaching = first_bad or found.first_bad, first_reaching or found.first_reaching
             for tally in takers:
                 if tally.takes(found):

@@ -36,6 +36,7 @@ from saccade.service.vision.image_decoder import (
 
 _LEAST_SIDE = 11  # pixels; the window of structural similarity
 _DEPTHS = ("I;16", "I;16B", "I", "L")
+_QUARTER_TURNS = 5  # EXIF orientations from this one on exchange width and height
 Size = tuple[int, int]
 
 
@@ -155,6 +156,12 @@ def target_of(sample: ImageSample, spec: TaskSpec, limits: ImageLimits) -> NDArr
 def can_judge(sample: ImageSample, spec: TaskSpec, limits: ImageLimits) -> bool:
     """Tells whether the target says anything, as depths of which hardly any is known do not."""
     return spec.picture != "depth" or can_judge_depth(target_of(sample, spec, limits))
+
+
+def may_be_unturned(sample: ImageSample, size: Size) -> bool:
+    """Tells whether EXIF turns the picture and not its target, and a target that was not turned would fit as well."""
+    turn = orientation_of(sample.encoded)
+    return 1 != turn != orientation_of(sample.target) and (turn < _QUARTER_TURNS or size[0] == size[1])
 
 
 def _depths_of(encoded: bytes, limits: ImageLimits) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.outlines import Size
-from saccade.export.data.picture_pairs import PairTruth, can_judge
+from saccade.export.data.picture_pairs import PairTruth, can_judge, may_be_unturned
 from saccade.export.data.pictures import (
     BoxTruth,
     ClassTruth,
@@ -65,6 +65,7 @@ class PictureFacts:
     reaching_boxes: int = 0  # boxes that reach out of the picture
     first_reaching: str = ""
     forms: Mapping[WrongForm, int] = field(default_factory=dict)  # number of boxes that fit each wrong form
+    is_turn_unsure: bool = False  # its target fits whether or not it was turned as the picture was
 
 
 def read_pictures(pictures: Iterable[Picture], limits: ImageLimits) -> Iterator[PictureFacts | Fault]:
@@ -102,6 +103,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8], limits: 
     crowds = unlabelled = bad_boxes = reaching_boxes = 0
     first_bad = first_reaching = ""
     forms: Mapping[WrongForm, int] = {}
+    is_turn_unsure = False
     match picture.truth:
         case ClassTruth(class_id):
             ids, counts = np.array([class_id]), np.array([1])
@@ -120,6 +122,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8], limits: 
             sample = truth.sample(picture.path, encoded, size, limits)  # raises for a target that does not fit
             ids = np.zeros(int(can_judge(sample, truth.spec, limits)), np.int64)
             counts = np.ones(len(ids), np.int64)
+            is_turn_unsure = not limits.ignores_exif and may_be_unturned(sample, size)
         case UnlabelledTruth():
             ids = counts = np.zeros(0, np.int64)
         case MaskTruth() as truth:
@@ -141,6 +144,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8], limits: 
         reaching_boxes,
         first_reaching,
         forms,
+        is_turn_unsure,
     )
 
 

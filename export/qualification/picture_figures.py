@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Frozen
 
+FEWEST_FOR_A_SHIFT = 11  # pictures; of fewer, chance alone may have all answers fit better once they are moved
+
 
 class PictureFigure(Frozen):
     """Means over the test pictures. Pictures have psnr and ssim, depths the error."""

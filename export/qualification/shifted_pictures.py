@@ -19,7 +19,7 @@ from saccade.models.contract.specs import TaskSpec
 _MOST_TRIED = 64  # pictures
 _MOST_SIDE = 512  # pixels; the middle of larger pictures tells as much, and borders have errors of their own
 _LEFT_ERROR = 0.9  # share of the squared error; right answers have more of it once they are moved
-_CHANCE = 3.3  # standard deviations of a coin's tosses, for eight directions; fewer than 11 pictures never reach it
+_CHANCE = 3.3  # standard deviations of a coin's tosses, for eight directions: see FEWEST_FOR_A_SHIFT
 _VERTICAL = {-1: "up", 0: "", 1: "down"}
 _ACROSS = {-1: "left", 0: "", 1: "right"}
 _MOVES = [(down, across) for down in _VERTICAL for across in _ACROSS if down or across]

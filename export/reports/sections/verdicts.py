@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.export.gate.checks.names import GATE_BY_CHECK
 from saccade.export.gate.limits import looser_limits
+from saccade.export.qualification.picture_figures import FEWEST_FOR_A_SHIFT
 from saccade.export.reports.export_report import ExportReport, VariantReport
 from saccade.export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
 from saccade.models.contract.manifest import GateCheck, GateDecision
@@ -146,7 +147,10 @@ def _picture_blocks(report: ExportReport) -> list[Block]:
         for name, found in (("eager", eager), *measured)
         if found is not None and found.psnr is not None
     )
-    return [Text("Means over the test pictures, each against its target."), Table(("variant", "PSNR", "SSIM"), pairs)]
+    text = "Means over the test pictures, each against its target."
+    if reference is not None and reference.metric.images < FEWEST_FOR_A_SHIFT:
+        text += f" Whether answers lie a pixel beside them is unknown: fewer than {FEWEST_FOR_A_SHIFT} do not tell."
+    return [Text(text), Table(("variant", "PSNR", "SSIM"), pairs)]
 
 
 def gate_section(report: ExportReport) -> Section:

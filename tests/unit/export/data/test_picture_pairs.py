@@ -139,3 +139,24 @@ def test_depths_that_say_nothing_are_counted_and_too_many_are_refused(tmp_path: 
     assert "6 pictures (60.0%) of split 'test'" in " ".join(depth_report(tmp_path / "most").complaints)
     depth_pairs(tmp_path / "none", 10)
     assert "has no target to judge by" in " ".join(depth_report(tmp_path / "none").complaints)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "is_told"), [(1, (48, 36), False), (3, (48, 36), True), (6, (48, 48), True)]
+)
+def test_a_turn_that_sizes_do_not_tell_is_noted(
+    tmp_path: Path, orientation: int, size: tuple[int, int], is_told: bool
+) -> None:
+    """A depth is usually written for the upright picture, so this refuses nothing."""
+    depth_pairs(tmp_path, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "test" / "input" / "3.png").unlink()
+    (tmp_path / "test" / "input" / "3.jpg").write_bytes(encoded(picture(999, *size), "JPEG", exif=exif))
+    depth = Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint16).reshape(size[::-1]) + 1)
+    (tmp_path / "test" / "target" / "3.png").write_bytes(encoded(depth))
+
+    report = depth_report(tmp_path)
+
+    assert not report.complaints
+    assert ("3.jpg is turned by EXIF and its target is not" in " ".join(report.notes)) == is_told

@@ -12,7 +12,8 @@ import pytest
 
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.qualification.qualify_report import MetricDrop
+from saccade.export.qualification.picture_figures import PictureFigure
+from saccade.export.qualification.qualify_report import MetricDrop, ReferenceFigure
 from saccade.export.reports.export_report import ExportReport, VariantReport, read_report
 from saccade.export.reports.html_report import html
 from saccade.export.reports.plots import drawers_of
@@ -320,3 +321,16 @@ def test_a_detector_is_told_at_its_threshold_beside_every_score() -> None:
     )
     assert row == ["int8-cpu", "0.7540", "+0.0080 (+0.0118)", "0.9100", "0.8200", "0.8600"]
     assert "fp16 could not be made: no kernel." in markdown(report)
+
+
+@pytest.mark.parametrize(("images", "is_unknown"), [(10, True), (11, False)])
+def test_too_few_pictures_say_nothing_of_a_shift(images: int, is_unknown: bool) -> None:
+    whole = whole_report()
+    first = whole.variants[0]
+    metric = first.qualify.metric.model_copy(update={"images": images})
+    pictures = PictureFigure(psnr=30.0, ssim=0.9)
+    reference = ReferenceFigure(metric=metric, chance=0.2, guess="the input", pictures=pictures)
+    qualify = first.qualify.model_copy(update={"reference": reference})
+    report = whole.model_copy(update={"variants": (first.model_copy(update={"qualify": qualify}),)})
+
+    assert ("a pixel beside them is unknown: fewer than 11" in markdown(report)) == is_unknown
