@@ -248,7 +248,7 @@ _PICTURES: tuple[Entry, ...] = (
         "tests.matrix.networks.fast_style:fast_style",
         task=Task.IMAGE,
         task_words={"picture": "rgb", "values": [0, 255]},
-        preprocess=_square(256),
+        preprocess=_square(128),
     ),
 )
 
