@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from saccade.export.data.datasets import DataStore
@@ -19,8 +23,10 @@ from saccade.export.recipe import load_recipe
 from saccade.export.reports.export_report import REPORT_JSON, read_report
 from saccade.models.contract.manifest import Manifest, read_manifest
 from saccade.models.contract.preprocessing import tile_into
+from saccade.service.cli.predict import predict
 from saccade.service.repository.report_agreement import ensure_report_agrees
 from saccade.service.vision.tiles import Mosaic, tile_grid, tiles_of
+from tests.matrix.networks.fast_style import fast_style
 from tests.pipeline.conftest import QUICK, QUICK_GATE
 
 SIDE = 48
@@ -199,6 +205,41 @@ def test_depth_is_judged_up_to_scale_and_offset(tmp_path: Path) -> None:
     assert manifest.reference_metric.name == "depth_accuracy"
     assert manifest.reference_metric.value > 0.98
     assert "absolute relative error" in (version / "report.md").read_text()
+
+
+def test_a_style_network_comes_through_to_the_answer(tmp_path: Path) -> None:
+    """Johnson's layers with random weights, which no style belongs to: what is tested is the way through."""
+    clean_pictures(tmp_path / "pictures")
+    torch.manual_seed(0)
+    network = fast_style().eval()
+    save_file(network.state_dict(), tmp_path / "style.safetensors")
+    _, manifest = exported(
+        tmp_path,
+        source={"kind": "module", "factory": "tests.matrix.networks.fast_style:fast_style"},
+        weights="style.safetensors",
+        task={"task": "image", "picture": "rgb", "values": [0, 255]},
+        preprocess={"width": SIDE, "height": SIDE, "fit": "stretch"},
+        data={"path": "pictures", "noise": 10},
+        gate=QUICK_GATE,
+        variants=["fp32", "int8-cpu"],
+    )
+    pixels = waves(SIDE, SIDE, 7)
+    Image.fromarray(pixels).save(tmp_path / "same.png")
+    Image.fromarray(waves(100, 80, 8)).save(tmp_path / "wide.png")
+
+    arguments = [str(tmp_path / "repository"), "--parameter", "variant=fp32", "--json"]
+    files = [str(tmp_path / f"{name}.png") for name in ("same", "wide")]
+    ended = CliRunner().invoke(predict, [*files, "--repository", *arguments])
+
+    assert ended.exit_code == 0, ended.output
+    encoded = [json.loads(line)["prediction"]["image"]["base64"] for line in ended.stdout.splitlines()]
+    same, wide = (np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in encoded)
+    with torch.no_grad():
+        styled = network(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0).numpy()
+    assert np.ptp(styled) > 50
+    assert np.abs(same - styled).max() <= 1.0
+    assert wide.shape == (80, 100, 3)
+    assert {each.name for each in manifest.variants} == {"fp32", "int8-cpu"}
 
 
 def test_a_network_that_sees_the_whole_picture_is_refused_in_tiles(tmp_path: Path) -> None:
