@@ -23,13 +23,13 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
 from prometheus_client.registry import Collector
 
 from saccade.models.contract.extras import UNFAMILIAR_ABOVE
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
-from saccade.service.ipc.metric_files import metric_files
+from saccade.service.ipc.metric_files import locked, metric_files
+from saccade.service.ipc.retired_versions import Names, RetiredVersions, versions_named
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
@@ -43,8 +43,6 @@ SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_
 # A small network takes 0.5 ms for one image; the default deadline is 10 s.
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-_VERSION_LABELS = ("version", "stable", "candidate")
-_KEPT_VERSIONS = 8  # whose series outlive them at least, so that the next scrape has their last requests
 
 
 class Metrics:
@@ -56,7 +54,7 @@ class Metrics:
         self._files = None if directory is None else metric_files(Path(directory))
         self._version = version
         self._registry = registry
-        self._left: dict[tuple[str, str], None] = {}  # versions that are gone, the latest last
+        self._retired = RetiredVersions()
         self.processes: tuple[ProcessUse, ...] = ()  # as the supervisor said last
         self.requests_total = Counter(
             "saccade_requests_total",
@@ -182,20 +180,17 @@ class Metrics:
 
     def version_came(self, model: str, version: str) -> None:
         """Keeps the series of a version while it is there."""
-        self._left.pop((model, version), None)
+        self._retired.came((model, version))
 
     def version_left(self, model: str, version: str) -> None:
         """Lets the series of versions go, several at once, when as many others have left after them."""
-        self._left[model, version] = None
-        if len(self._left) == 2 * _KEPT_VERSIONS:
-            oldest = {*[*self._left][:_KEPT_VERSIONS]}
-            self._left = {left: None for left in self._left if left not in oldest}
-            self._forget(oldest)
+        gone = self._retired.left((model, version))
+        if gone:
+            self._forget(gone)
 
-    def _forget(self, versions: Set[tuple[str, str]]) -> None:
+    def _forget(self, versions: Set[Names]) -> None:
         def is_gone(labels: Mapping[str, str]) -> bool:
-            model = labels.get("model", "")
-            return any((model, labels.get(name, "")) in versions for name in _VERSION_LABELS)
+            return not versions.isdisjoint(versions_named(labels))
 
         for metric in self._by_version:
             found = [sample.labels for family in metric.collect() for sample in family.samples]
@@ -224,7 +219,7 @@ class Metrics:
     def _scrape(self) -> CollectorRegistry:
         scrape = CollectorRegistry()
         if MULTIPROCESS_DIR in os.environ:
-            MultiProcessCollector(scrape)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
+            scrape.register(_AllProcesses(os.environ[MULTIPROCESS_DIR]))
         else:
             scrape.register(_Registered(self._registry))
         return scrape
@@ -265,6 +260,19 @@ class ShadowMetrics:
         names = (model, str(stable), str(candidate))
         self.outcomes = {name: metrics.shadows_total.labels(*names, name) for name in SHADOW_OUTCOMES}
         self.agreement = metrics.shadow_agreement_ratio.labels(*names)
+
+
+class _AllProcesses(Collector):
+    """Adds up the files of all processes, while no file of an ended one is being taken into the sums."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        with locked(Path(self._directory)):
+            every = MultiProcessCollector(None, self._directory)  # type: ignore[no-untyped-call]  # untyped upstream
+            found: Iterable[Metric] = every.collect()  # type: ignore[no-untyped-call]  # untyped upstream
+            return found
 
 
 class _Registered(Collector):
@@ -385,8 +393,3 @@ class _CatalogCollector(Collector):
             generation,
             refused,
         )
-
-
-def mark_process_dead(pid: int, metrics_dir: Path) -> None:
-    """Removes a dead process's live gauges; its counters stay in the sums."""
-    prometheus_mark_process_dead(pid, str(metrics_dir))  # type: ignore[no-untyped-call]  # untyped upstream

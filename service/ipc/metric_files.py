@@ -6,15 +6,19 @@ makes fifteen, and they are never freed: each version would stay in memory and i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+_LOCK = "lock"  # readers look at *.db alone
 
 
 class MetricFile(MmapedDict):
@@ -120,3 +124,23 @@ def metric_files(directory: Path) -> MetricFiles:
     values.ValueClass = files.value
     warnings.filterwarnings("ignore", "Removal of labels", UserWarning)  # `drop` does what it says is not there
     return files
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Waits until no file of an ended process is being taken into the sums, and holds that off; others may read too."""
+    with (directory / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def locked_alone(directory: Path) -> Iterator[bool]:
+    """Holds readers off; False at once while there are any."""
+    with (directory / _LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from saccade.models.contract.extras import ExtraOutput, asked_for
 from saccade.models.contract.specs import TensorSpec
 
 _KEPT_PER_SLOT = 4  # number of layouts per slot whose views are kept
+_KEPT_LAYOUTS = 64
 _ALIGNMENT_BYTES = 64  # one cache line, which is also a good alignment for vectorised kernels
 
 
@@ -46,6 +48,9 @@ class SlotLayout:
         return self.by_asked[mask] if mask else self
 
 
+@lru_cache(
+    _KEPT_LAYOUTS
+)  # versions of a model mostly have one layout, so that the views of the last one serve the next
 def layout_of(
     input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...], extras: tuple[ExtraOutput, ...] = ()
 ) -> SlotLayout:

@@ -30,6 +30,8 @@ from saccade.service.supervisor.state import (
     Version,
 )
 
+_KEPT_MEASURED = 64  # of versions that are not known now: one that comes back is placed by what it took
+
 
 class Observed:
     """All that is known, by key and slot."""
@@ -71,6 +73,12 @@ class Observed:
         for slot in [slot for slot, state in self.instances.items() if slot.key == key]:
             if not isinstance(self.instances[slot], Leaving | Loading | Ready):
                 del self.instances[slot]
+        for reported in self._usages.values():
+            reported.pop(key, None)
+        known = {version.verified.version.manifest_sha256 for version in self.versions.values() if version.verified}
+        others = [measured for measured in self._measured if measured.manifest_sha256 not in known]
+        for measured in others[:-_KEPT_MEASURED]:
+            del self._measured[measured]
 
     def checked(self, found: FoundVersion, check: Refused | Verified) -> None:
         """Notes the result of a verification, unless the version was removed or replaced meanwhile."""
@@ -263,7 +271,9 @@ class Observed:
         return sum(state.memory_bytes for state in states if isinstance(state, Ready | Leaving))
 
     def used(self, api: str, usages: Iterable[Usage]) -> None:
-        self._usages.setdefault(api, {}).update({VersionKey(usage.model, usage.version): usage for usage in usages})
+        by_key = {VersionKey(usage.model, usage.version): usage for usage in usages}
+        known = {key: usage for key, usage in by_key.items() if key in self.versions}  # others were forgotten meanwhile
+        self._usages.setdefault(api, {}).update(known)
 
     def api_gone(self, api: str, restarts: int) -> None:
         """Forgets the usages of an API process that ended; `restarts` counts those of all API processes."""

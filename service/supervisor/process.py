@@ -22,11 +22,12 @@ from saccade.service.ipc.child_process import ALLOCATOR
 from saccade.service.ipc.listening import reserve
 from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.logs import configure_logs, set_level
-from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
+from saccade.service.metrics import MULTIPROCESS_DIR
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.api_processes import ApiEvents, ApiSupervision
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
+from saccade.service.supervisor.ended_metrics import EndedMetrics
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.process_figures import ProcessFigures
 from saccade.service.supervisor.reconciler import Reconciler
@@ -59,7 +60,6 @@ class Supervisor:
         """`give_port` is called before a process listens: whoever answered on the port until then stops."""
         self._settings = settings
         self._give_port = give_port
-        self._runtime_dir = runtime_dir
         self._reservation = reservation
         self._acknowledged: dict[str, int] = {}
         self._start_barrier = StartBarrier(settings.api_processes)
@@ -72,7 +72,9 @@ class Supervisor:
         )
         self._quarantines = self._reconciler.quarantines
         limit_s = self._quarantines.first_run_limit_s
-        environment = {MULTIPROCESS_DIR: str(self._metrics_dir), **ALLOCATOR}
+        metrics_dir = runtime_dir / "metrics"
+        self._ended_metrics = EndedMetrics(metrics_dir)
+        environment = {MULTIPROCESS_DIR: str(metrics_dir), **ALLOCATOR}
         events = DeviceEvents(
             self._reconciler.from_worker, self._worker_lost, self._reconciler.wake, limit_s, self._unable
         )
@@ -129,7 +131,7 @@ class Supervisor:
         self._acknowledged.pop(name, None)
         self._start_barrier.gone(name)
         self._reconciler.observed.api_gone(name, sum(api.restarts for api in self._apis.values()))
-        mark_process_dead(pid, self._metrics_dir)
+        self._ended_metrics.ended(pid)
         self._reconciler.wake()
 
     def _unable(self, name: str, exit_code: int) -> None:
@@ -139,17 +141,14 @@ class Supervisor:
             self._stop.set()
 
     def _worker_lost(self, device: str, end: WorkerEnd) -> None:
-        mark_process_dead(end.pid, self._metrics_dir)
+        self._ended_metrics.ended(end.pid)
         if not self._reconciler.is_draining:
             self._quarantines.worker_lost(device, end)
-
-    @property
-    def _metrics_dir(self) -> Path:
-        return self._runtime_dir / "metrics"
 
     async def _report_use(self) -> None:
         """Tells the API processes, which are scraped, what all processes take."""
         while True:
+            self._ended_metrics.settle()
             apis = [("api", api.pid) for api in self._apis.values()]
             workers = [("worker", device.pid) for device in self._devices.values()]
             running = [(kind, pid) for kind, pid in (*apis, *workers) if pid is not None]
@@ -182,6 +181,7 @@ class Supervisor:
     def _send_catalog(self, catalog: messages.Catalog) -> None:
         for api in self._apis.values():
             api.send(catalog)
+        self._ended_metrics.follow(catalog)
 
     def _let_listen(self, names: list[str]) -> None:
         if names:

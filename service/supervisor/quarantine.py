@@ -62,6 +62,8 @@ class Quarantines:
             return
         kill = Kill(time.monotonic(), is_loading, end.is_hang)
         log.error("worker_killed", **key.fields, device=device, loading=is_loading, hang=end.is_hang)
+        if key not in self._observed.versions:  # it was forgotten, and its instance was not unloaded yet
+            return
         kills = [*self._kills.get(key, []), kill][-_MOST_KILLS:]
         self._kills[key] = kills
         self._quarantine(key, reason_of_kills(kills, kill.at_s, is_on_trial=self._is_on_trial(key, kill.at_s)))
@@ -83,6 +85,8 @@ class Quarantines:
         now_s = time.monotonic()
         for each in counts:
             key = VersionKey(each.model, each.version)
+            if key not in self._observed.versions:  # it was forgotten before its last answers were told
+                continue
             answers = Answers(each.requests, each.failed, each.not_finite)
             self._answers.setdefault(key, RecentAnswers()).add(answers, now_s)
             if each.failed and self._is_on_trial(key, now_s):

@@ -8,6 +8,8 @@ from saccade.service.core import VersionKey
 from saccade.service.supervisor.breaker import PROBATION_S
 from saccade.service.supervisor.policy import FOLLOW, ServingPolicy, stable_now
 
+_KEPT_BEFORE = 64  # per model
+
 
 class StableVersions:
     """Only the supervisor's event loop may call it. Times are on the monotonic clock."""
@@ -35,7 +37,7 @@ class StableVersions:
                 self.grace[VersionKey(model, before)] = now_s
             earlier = self._before.setdefault(model, [])
             is_return = now is None or now in earlier
-            earlier[:] = [*(version for version in earlier if version not in (before, now)), before]
+            earlier[:] = [*(version for version in earlier if version not in (before, now)), before][-_KEPT_BEFORE:]
             self._since_s.pop(model, None)
             if not is_return:
                 self._since_s[model] = now_s

@@ -87,8 +87,8 @@ def test_slots_do_not_touch_each_other(arena: SlotArena) -> None:
 
 
 def test_views_of_a_layout_are_kept_per_slot_and_layout(arena: SlotArena) -> None:
-    specs = [TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [4]}) for _ in range(2)]
-    first, second = layout_of(specs[0], (specs[1],)), layout_of(specs[0], (specs[1],))
+    specs = [TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [side]}) for side in (4, 5)]
+    first, second = layout_of(specs[0], (specs[0],)), layout_of(specs[0], (specs[1],))
 
     views = arena.views(1, first)
     views.input[:] = 7
@@ -102,13 +102,22 @@ def test_views_of_a_layout_are_kept_per_slot_and_layout(arena: SlotArena) -> Non
 
 
 def test_kept_views_are_bounded(arena: SlotArena) -> None:
-    spec = TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [4]})
-    layouts = [layout_of(spec, ()) for _ in range(100)]
+    sides = range(1, 101)
+    specs = [TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [side]}) for side in sides]
+    layouts = [layout_of(spec, ()) for spec in specs]
 
     for layout in layouts:
         arena.views(0, layout)
 
     assert len(arena._views) <= 12
+
+
+def test_versions_of_one_layout_share_the_views_of_a_slot(arena: SlotArena) -> None:
+    for version in range(1, 50):
+        manifest = manifest_for("digits", version, Task.DETECT)
+        arena.views(0, layout_of(manifest.input, manifest.answer, manifest.extras))
+
+    assert len(arena._views) == 1
 
 
 def test_views_stay_valid_after_the_arena_is_closed() -> None:
