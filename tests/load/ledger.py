@@ -1,7 +1,7 @@
 """A client that writes down the one outcome of each of its requests, and whether the answer was the right one.
 
 It runs in a process of its own: `python -m tests.load.ledger PLAN OUT` reads what to ask from PLAN, asks until SIGTERM
-and writes the entries to OUT.
+and writes each entry to OUT as it comes, one line of JSON each.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ _TOLERANCE = 1e-3
 _BAD_PICTURE = b"\x89PNG\r\n\x1a\nno picture"
 _BEGUN = "asking"  # the process says so on stdout
 _PAUSE_S = 0.05  # after a connection that could not be made
+_END_S = (
+    120.0  # a busy machine may be late with the last answers; those that are silent for SILENT_S have ended by then
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Plan:
     leave_share: float = 0.0  # of requests whose client leaves before the answer
     keeps_alive: bool = True  # False: a connection of its own for every request
     seed: int = 0
+    pause_s: float = 0.0  # of each connection between an answer and its next request
 
     def to_json(self) -> str:
         pictures = {
@@ -108,15 +112,14 @@ def outcome_of(status: int, document: Any, expected: Any, *, is_bad: bool) -> Ou
     return "right" if is_same(document["predictions"][0], expected) else "wrong"
 
 
-async def ask_until_told(plan: Plan) -> list[Entry]:
+async def ask_until_told(plan: Plan, note: Callable[[Entry], None]) -> None:
     """Asks on every connection, one request after the other, until SIGTERM."""
-    stop, entries = asyncio.Event(), list[Entry]()
+    stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await asyncio.gather(*(_connection(plan, number, stop, entries) for number in range(plan.connections)))
-    return entries
+    await asyncio.gather(*(_connection(plan, number, stop, note) for number in range(plan.connections)))
 
 
-async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: list[Entry]) -> None:
+async def _connection(plan: Plan, number: int, stop: asyncio.Event, note: Callable[[Entry], None]) -> None:
     models = sorted(plan.pictures)
     model, chance = models[number % len(models)], random.Random(plan.seed + number)
     kept = None if plan.keeps_alive else 0
@@ -129,11 +132,10 @@ async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: lis
             sent_s = time.monotonic()
             asking = _outcome(client, model, _BAD_PICTURE if is_bad else picture, expected, is_bad=is_bad)
             outcome = await _left(asking, chance.random() * 0.01) if leaves else await asking
-            entries.append(Entry(sent_s, time.monotonic(), model, outcome))
-            if len(entries) == plan.connections:
-                print(_BEGUN, flush=True)
-            if outcome in ("broken", "unreachable"):
-                await asyncio.sleep(_PAUSE_S)
+            note(Entry(sent_s, time.monotonic(), model, outcome))
+            pause_s = _PAUSE_S if outcome in ("broken", "unreachable") else plan.pause_s
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
 
 async def _outcome(client: httpx.AsyncClient, model: str, picture: bytes, expected: Any, *, is_bad: bool) -> Outcome:
@@ -180,15 +182,39 @@ def asking(plan: Plan, folder: Path) -> Iterator[Callable[[], list[Entry]]]:
 
     def ended() -> list[Entry]:
         process.terminate()
-        process.wait(2 * SILENT_S)
-        return [Entry(*each) for each in json.loads(out.read_text())]
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # each connection may have one that got no outcome
+            process.kill()
+            now_s = time.monotonic()
+            return [*_read(out), *[Entry(now_s, now_s, "", "silent")] * plan.connections]
+        return _read(out)
 
     try:
         yield ended
     finally:
-        process.terminate()
-        process.wait(2 * SILENT_S)
+        process.kill()
+        process.wait()
         process.stdout.close()
+
+
+def _write(plan: Plan, out: Path) -> None:
+    with out.open("w", buffering=1) as lines:  # so that little is left to write at the end, and nothing is lost
+        count = 0
+
+        def note(entry: Entry) -> None:
+            nonlocal count
+            count += 1
+            lines.write(json.dumps([entry.sent_s, entry.end_s, entry.model, entry.outcome]) + "\n")
+            if count == plan.connections:
+                print(_BEGUN, flush=True)
+
+        asyncio.run(ask_until_told(plan, note))
+
+
+def _read(out: Path) -> list[Entry]:
+    lines = out.read_text().splitlines(keepends=True)
+    return [Entry(*json.loads(line)) for line in lines if line.endswith("\n")]
 
 
 def counts(entries: Sequence[Entry]) -> dict[str, int]:
@@ -215,11 +241,4 @@ def p99_ms(entries: Sequence[Entry]) -> float:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(
-        json.dumps(
-            [
-                list(asdict(each).values())
-                for each in asyncio.run(ask_until_told(Plan.from_json(Path(sys.argv[1]).read_text())))
-            ]
-        )
-    )
+    _write(Plan.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))

@@ -98,15 +98,24 @@ def test_fault_that_costs_no_process_may_not_be_felt() -> None:
     assert chaos.complaints(unfelt, trial) == ["p99 4.00 times that before, asked 1.5"]
 
 
-def samples(*mib: float, descriptors: int = 40) -> list[soak.Sample]:
-    return [soak.Sample(600.0 * number, (each,), descriptors) for number, each in enumerate(mib)]
+def samples(*mib: float, descriptors: int = 40, pids: tuple[int, ...] = (1, 2)) -> list[soak.Sample]:
+    """One every ten minutes."""
+    return [soak.Sample(600.0 * number, {"HTTP": each}, descriptors, pids) for number, each in enumerate(mib)]
 
 
 @pytest.mark.parametrize(
     ("mib", "complaint"),
     [
-        ((90, 99, 100, 100, 101, 100, 100, 100), []),
-        ((90, 100, 102, 104, 106, 108, 110, 112), ["memory rises by 12.0 MiB an hour (12.0 to 12.0), asked 1.0"]),
+        ((90, 99, 100, 100, 100, 100, 100, 100, 100), []),
+        (
+            (90, 98, 100, 102, 104, 106, 108, 110, 112),
+            ["memory rises by +12.00 (+12.00 to +12.00) MiB an hour, asked 1.0"],
+        ),
+        (
+            (90, 99, 100, 101, 100, 103, 100, 102, 100),
+            ["memory is not settled: +0.75 (-18.00 to +18.00) MiB an hour, asked 1.0"],
+        ),
+        ((90, 99, 100), ["memory is not settled: +nan (-inf to +inf) MiB an hour, asked 1.0"]),
     ],
 )
 def test_memory_is_judged_after_its_warm_up(mib: tuple[float, ...], complaint: list[str]) -> None:
@@ -117,9 +126,28 @@ def test_memory_is_judged_after_its_warm_up(mib: tuple[float, ...], complaint: l
     assert soak.complaints(soak.Soaked(samples(*mib), asked, counted, 0.0, 1, 0)) == complaint
 
 
+def test_memory_of_a_process_that_was_replaced_is_no_memory_of_the_others() -> None:
+    seen = [*samples(*[100.0] * 9), *samples(*[90.0] * 9, pids=(1, 3))]
+    ordered = [replace(each, at_s=600.0 * number) for number, each in enumerate(seen)]
+
+    (told,) = soak.complaints(soak.Soaked(ordered, (), {}, 0.0, 1, 0))
+    assert "a process was replaced" in told
+
+
+def test_slope_is_that_of_whole_periods() -> None:
+    """Memory that rises for eight versions and falls again rises no further."""
+    at_s = [5.0 * number for number in range(260)]
+    teeth = [100 + (each % 160) / 100 for each in at_s]
+    rising = [tooth + each / 3600 for tooth, each in zip(teeth, at_s, strict=True)]
+
+    assert soak.slope_of(at_s, teeth).high < 1e-9
+    assert soak.slope_of(at_s, rising).mib_h == pytest.approx(1.0)
+    assert soak.slope_of(at_s, rising).low == pytest.approx(1.0)
+
+
 def test_counters_must_say_what_the_client_saw() -> None:
     asked, counted = entries("right", "right", "left"), {"ok": 4.0}
     found = soak.complaints(soak.Soaked(samples(1, 1, 1), asked, counted, 2.0, 1, 0, ["saccade-1-a"]))
 
-    assert found[:2] == ["2 slots in use at the end", "left in shared memory: saccade-1-a"]
-    assert found[2:] == ["the server counted 4 ok, the client 2"]
+    assert found[1:3] == ["2 slots in use at the end", "left in shared memory: saccade-1-a"]
+    assert found[3:] == ["the server counted 4 ok, the client 2"]
