@@ -68,10 +68,12 @@ class EndedMetrics:
 
     def _add_up(self) -> None:
         by_kind: dict[str, list[Path]] = defaultdict(list)
-        for who in (_ENDED, *self._pids):
-            for path in self._directory.glob(f"*_{who}.db"):
-                by_kind[path.name.removesuffix(f"_{who}.db")].append(path)
-            for path in self._directory.glob(f"*_{who}.new"):  # it ended while it rewrote a file
+        whose = {_ENDED, *map(str, self._pids)}
+        for path in list(self._directory.iterdir()):  # not by patterns, of which pathlib remembers the last 128
+            kind, _, who = path.stem.rpartition("_")
+            if who in whose and path.suffix == ".db":
+                by_kind[kind].append(path)
+            elif who in whose:  # its process ended while it rewrote a file
                 path.unlink()
         for kind, paths in by_kind.items():
             self._write(kind, paths)

@@ -30,7 +30,7 @@ from saccade.service.supervisor.state import (
     Version,
 )
 
-_KEPT_MEASURED = 64  # of versions that are not known now: one that comes back is placed by what it took
+_KEPT_MEASURED = 16  # of versions that are not known now: one that comes back is placed by what it took
 
 
 class Observed:
