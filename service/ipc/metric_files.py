@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,17 @@ def metric_files(directory: Path) -> MetricFiles:
     values.ValueClass = files.value
     warnings.filterwarnings("ignore", "Removal of labels", UserWarning)  # `drop` does what it says is not there
     return files
+
+
+def file_content(values_by_key: Mapping[str, float]) -> bytes:
+    """Returns a file of these values, in the form of prometheus-client's `mmap_dict.py`."""
+    entries = b"".join(_entry(key.encode(), value) for key, value in values_by_key.items())
+    return struct.pack("i4x", 8 + len(entries)) + entries
+
+
+def _entry(key: bytes, value: float) -> bytes:
+    padded = key + b" " * (8 - (len(key) + 4) % 8)
+    return struct.pack(f"i{len(padded)}sdd", len(key), padded, value, 0.0)
 
 
 @contextmanager

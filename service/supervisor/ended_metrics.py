@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from saccade.service.core import VersionState
 from saccade.service.ipc.messages import Catalog
-from saccade.service.ipc.metric_files import MetricFile, locked_alone
+from saccade.service.ipc.metric_files import file_content, locked_alone
 from saccade.service.ipc.retired_versions import Names, RetiredVersions, versions_named
 
 log = structlog.get_logger()
@@ -37,6 +37,7 @@ class EndedMetrics:
         self._served: set[Names] = set()  # present versions that were ready once, and so have series
         self._retired = RetiredVersions()
         self._are_versions_gone = False
+        self._has_failed = False
 
     def ended(self, pid: int) -> None:
         """Removes the live gauges of a process that ended, and takes the rest into the sums."""
@@ -61,10 +62,15 @@ class EndedMetrics:
         """Does what is left to do, unless a scrape reads at this moment: call it again. It takes some milliseconds."""
         if not (self._pids or self._are_versions_gone):
             return
-        with locked_alone(self._directory) as is_alone:
-            if is_alone:
-                self._add_up()
-                self._pids, self._are_versions_gone = [], False
+        try:
+            with locked_alone(self._directory) as is_alone:
+                if is_alone:
+                    self._add_up()
+                    self._pids, self._are_versions_gone = [], False
+        except OSError as error:  # shared memory is full; what is left to do is tried again
+            if not self._has_failed:
+                log.warning("metrics_not_added_up", reason=error.strerror)
+            self._has_failed = True
 
     def _add_up(self) -> None:
         by_kind: dict[str, list[Path]] = defaultdict(list)
@@ -85,11 +91,8 @@ class EndedMetrics:
                 sums[key] += value
         kept = self._present.union(self._retired.kept)
         fresh = self._directory / f"{kind}_{_ENDED}.new"
-        file = MetricFile(str(fresh))
-        for key, value in sums.items():
-            if versions_named(json.loads(key)[2]) <= kept:
-                file.write_value(key, value, 0.0)
-        file.close()
+        of_kept = {key: value for key, value in sums.items() if versions_named(json.loads(key)[2]) <= kept}
+        fresh.write_bytes(file_content(of_kept))  # in a mapped file, full memory would end this process
         for path in paths:
             path.unlink()
         fresh.rename(self._directory / f"{kind}_{_ENDED}.db")

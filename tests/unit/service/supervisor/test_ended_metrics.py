@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,13 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     values.ValueClass = before
     for file in [file for files in opened for file in files._files.values()]:
         file.close()
+
+
+def raising(error: OSError) -> Callable[..., None]:
+    def write(*given: object) -> None:
+        raise error
+
+    return write
 
 
 def counted(metrics: Metrics, name: str) -> dict[str, float]:
@@ -89,7 +97,7 @@ def test_versions_that_left_leave_the_sums_too(process: Process, tmp_path: Path)
     assert seen["1"] == 100
     assert {"93", "101"} <= seen.keys()  # the eight that left last, and the one that is there
     assert len(seen) <= 1 + 1 + 15
-    assert max(sizes[20:]) == max(sizes[:20])
+    assert max(sizes[20:]) < 1.05 * max(sizes[:20])  # numbers of versions grow longer
     assert counted(alive, "saccade_shadows_total")[""] <= 16
 
 
@@ -111,6 +119,22 @@ def test_a_scrape_sees_a_file_either_by_itself_or_in_the_sums(process: Process, 
     with locked(tmp_path):  # by a scrape
         ended.ended(1000)
         assert sorted(path.name for path in tmp_path.glob("counter_*")) == ["counter_1000.db"]
+    ended.settle()
+
+    assert sorted(path.name for path in tmp_path.glob("counter_*")) == ["counter_ended.db"]
+    assert counted(process(2000), "saccade_requests_total") == {"1": 1}
+
+
+def test_full_memory_leaves_the_files_until_there_is_room(
+    process: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = EndedMetrics(tmp_path)
+    ended.follow(catalog(status(1)))
+    VersionMetrics(process(1000), "digits", "1").outcomes[Outcome.OK].inc()
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", raising(OSError(errno.ENOSPC, "No space left on device")))
+        ended.ended(1000)
+    assert counted(process(2000), "saccade_requests_total") == {"1": 1}
     ended.settle()
 
     assert sorted(path.name for path in tmp_path.glob("counter_*")) == ["counter_ended.db"]
