@@ -63,7 +63,8 @@ A version's life
 5. `api/catalog.py` applies it: requests go to the stable version, or a canary (`api/canary.py`). On demand,
    `api/cold_starts.py` holds requests while their version is loaded. `api/fallback.py` says when cheaper variants
    answer. Once no process uses an older catalog, what has left it is unloaded, `worker/freed_memory.py` returns its
-   memory, and its metrics go some versions later (`ipc/metric_files.py`).
+   memory, and its metrics go some versions later (`ipc/retired_versions.py`, `ipc/metric_files.py`). What processes
+   counted that have ended is added up in `supervisor/ended_metrics.py`.
 6. An automatic rollout is judged by `supervisor/rollout/decide.py`, from what API processes count (`api/tallies.py`);
    `supervisor/rollout/controller.py` writes the next document, and step 1 comes again.
 

@@ -120,7 +120,8 @@ class DeviceSupervision:
                 if not was_open:
                     self._events.on_unable(f"worker-{self.device}", code)
             run = present_run(marker_path(spec.socket_path))
-            marker_path(spec.socket_path).unlink(missing_ok=True)
+            for path in (marker_path(spec.socket_path), Path(spec.socket_path)):
+                path.unlink(missing_ok=True)
             is_signal = code in _FROM_OUTSIDE and _memory_kills() == out_of_memory
             end = WorkerEnd(worker.pid, run, is_hang=self._is_hang, is_from_outside=is_signal and not self._is_hang)
             self._is_hang, self._last_run = False, None
