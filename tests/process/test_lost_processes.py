@@ -91,6 +91,24 @@ def not_ready_reason(server: Server) -> str:
     return "" if response.status_code == 200 else str(response.json()["reason"])
 
 
+def test_workers_that_end_leave_no_files(server: Server) -> None:
+    """What they counted is in files that are no process's own."""
+
+    def owners() -> set[str]:
+        return {path.stem.rpartition("_")[2] for path in server.runtime_dir().rglob("*.db")}
+
+    for _ in range(3):
+        before = restarts(server)
+        assert server.predict("classifier", red_png(9)).status_code == 200
+        server.worker().kill()
+        wait_until(lambda: is_replaced(server, before), what="the worker is replaced")  # noqa: B023  # called in its turn
+    assert server.predict("classifier", red_png(9)).status_code == 200
+
+    living = {str(process.pid) for process in server.family()}
+    wait_until(lambda: owners() == {"ended", *living}, what="counts are added up")
+    assert len([*server.runtime_dir().rglob("worker-0-*.sock")]) == 1
+
+
 def test_requests_meet_503_while_the_worker_is_away(server: Server) -> None:
     before = restarts(server)
     server.worker().kill()
