@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.load import chaos, soak
+from tests.load import chaos, ledger, soak
 from tests.load.chaos_faults import OTHER, TARGET, Fault
 from tests.load.ledger import Entry, Outcome, Plan, counts, is_same, outcome_of, right_again_s
 
@@ -50,6 +51,12 @@ def test_plan_survives_its_file() -> None:
     plan = Plan("http://127.0.0.1:1", {"a": [(b"\x00\xff", ANSWER)]}, 4, 0.01, 0.02, 3)
 
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_entries_of_a_client_that_was_ended_are_read_up_to_the_line_it_was_at(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text('[1.0, 2.0, "a", "right"]\n[2.0, 3.5, "a", "left"]\n[4.0, 5.')
+
+    assert ledger._read(tmp_path / "out") == [Entry(1.0, 2.0, "a", "right"), Entry(2.0, 3.5, "a", "left")]
 
 
 def entries(*outcomes: Outcome, model: str = TARGET) -> list[Entry]:
