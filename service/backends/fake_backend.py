@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ COST = re.compile(rb"(?:a batch takes (?P<batch>[\d.]+) ms, )?an image takes (?P
 # One that holds this gives other answers, or kills the process, at every so manieth image.
 WRONG = re.compile(rb"one answer of (?P<images>\d+) is wrong")
 CRASHING = re.compile(rb"one image of (?P<images>\d+) crashes")
+# One that holds this has every run last for as long as the gate, a file, is there; a line in it says that one began.
+GATED = re.compile(rb"a run waits while (?P<gate>.+) is there")
+_LOOKS_S = 0.002  # between two looks at a gate
 
 
 class FakeBackend:
@@ -55,6 +59,8 @@ class FakeBackend:
         self._image_s = 0.0 if cost is None else float(cost["image"]) / 1000
         self._batch_s = 0.0 if cost is None else float(cost["batch"] or 0) / 1000
         self._wrong_at, self._crash_at = (_images_between(found.search(content)) for found in (WRONG, CRASHING))
+        gated = GATED.search(content)
+        self._gate = b"" if gated is None else gated["gate"]
         self._images = 0
         self._outputs = request.outputs
         self._extras = request.extras
@@ -70,6 +76,7 @@ class FakeBackend:
 
     def infer(self, images: UInt8Array) -> Outputs:
         first_pixels = [tuple(int(value) for value in image[0, 0]) for image in images]
+        _wait_at(self._gate)
         if self._content.startswith(HANG_IN_WARM_UP):
             time.sleep(3600)
         if any(pixel[1:] == _ANSWERED for pixel in first_pixels):
@@ -127,6 +134,15 @@ class FakeBackend:
 
     def close(self) -> None:
         self._outputs = ()
+
+
+def _wait_at(gate: bytes) -> None:
+    with suppress(FileNotFoundError):
+        descriptor = os.open(gate, os.O_WRONLY | os.O_APPEND)
+        os.write(descriptor, b"a run began\n")
+        os.close(descriptor)
+        while os.path.exists(gate):
+            time.sleep(_LOOKS_S)
 
 
 def _images_between(found: re.Match[bytes] | None) -> int:

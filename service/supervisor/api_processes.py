@@ -16,10 +16,9 @@ import structlog
 from saccade.service.ipc import messages
 from saccade.service.ipc.child_process import API_MODULE, BackOff, ChildProcess, ChildSpec
 from saccade.service.settings import Settings
+from saccade.service.supervisor.probing import next_look_s
 
 log = structlog.get_logger()
-
-_PROBE_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,8 @@ class ApiSupervision:
         sequence = 0
         limit_s = self._settings.hang_timeout_ms / 1000
         while True:
-            await asyncio.sleep(_PROBE_PERIOD_S)
+            sent_s = self._probe_sent_s
+            await asyncio.sleep(next_look_s(None if sent_s is None else time.monotonic() - sent_s, limit_s))
             if self._process is None or not self._is_ready:
                 continue
             if self._probe_sent_s is None:
@@ -90,7 +90,7 @@ class ApiSupervision:
                 self.send(messages.Probe(sequence))
                 continue
             waited_s = time.monotonic() - self._probe_sent_s
-            if waited_s > limit_s:
+            if waited_s >= limit_s:
                 log.error("api_process_hangs", name=self.name, waited_s=round(waited_s, 1))
                 self._process.kill()
 

@@ -21,10 +21,10 @@ from saccade.service.ipc.child_process import WORKER_MODULE, BackOff, ChildProce
 from saccade.service.ipc.run_marker import Run, create, marker_path, present_run
 from saccade.service.settings import Settings
 from saccade.service.supervisor.native_lines import NativeLines
+from saccade.service.supervisor.probing import next_look_s
 
 log = structlog.get_logger()
 
-_PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for one batch at most; after this time the worker counts as not ready
 
 
@@ -131,8 +131,10 @@ class DeviceSupervision:
     async def probe(self) -> None:
         """Sends probes that the device loop must answer; a worker that hangs is killed, and so restarted."""
         sequence = 0
+        limit_s = self._settings.hang_timeout_ms / 1000
         while True:
-            await asyncio.sleep(_PROBE_PERIOD_S)
+            sent_s = self._probe_sent_s
+            await asyncio.sleep(next_look_s(None if sent_s is None else time.monotonic() - sent_s, limit_s))
             if not self.is_open:
                 continue
             self._watch_first_run()
@@ -142,7 +144,7 @@ class DeviceSupervision:
                 self.send(messages.Probe(sequence))
                 continue
             waited_s = time.monotonic() - self._probe_sent_s
-            if waited_s > self._settings.hang_timeout_ms / 1000:
+            if waited_s >= limit_s:
                 self._kill_hanging(waited_s)
             elif waited_s > _PROBE_STALE_S:
                 self._events.on_changed()

@@ -172,10 +172,10 @@ def _memory_mib(server: Server) -> float:
 
 
 @contextmanager
-def simulated_server(workspace: Path, **settings: object) -> Iterator[Server]:
+def simulated_server(workspace: Path, cost: bytes = COST, **settings: object) -> Iterator[Server]:
     """A server with one model whose run times are known."""
     repository = workspace / "repository"
-    publish_fake(repository, SIMULATED, 1, content=COST)
+    publish_fake(repository, SIMULATED, 1, content=cost)
     with running_server(repository, workspace, **settings) as server:
         yield server
 

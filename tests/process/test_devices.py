@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.images import SLOW_PNG, red_of, red_png
-from tests.support.requests import Background, hold_slots
+from tests.support.images import red_of, red_png
+from tests.support.requests import Background, Gate, hold_slots
 from tests.support.server import Server, running_server, wait_until
 from tests.support.versions import publish_fake, remove
 
@@ -74,22 +74,25 @@ def test_models_show_their_instances_by_device(server: Server) -> None:
     assert server.version("detector", 1)["device"] == f"{FIRST},{SECOND}"  # type: ignore[index]  # it is ready
 
 
-def test_one_model_uses_both_devices(server: Server) -> None:
+def test_one_model_uses_both_devices(server: Server, gate: Gate) -> None:
     """Four slots a device: eight requests at once fit only if each takes four."""
     with Background() as background:
-        held = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 8)
-        overloaded = server.predict("classifier", red_png(1))
+        with gate.closed():
+            held = hold_slots(server, background, lambda: server.predict("classifier", red_png(1)), 8)
+            overloaded = server.predict("classifier", red_png(1))
         answers = [future.result() for future in held]
 
     assert [answer.status_code for answer in answers] == [200] * 8
     assert overloaded.status_code == 429, "none has a slot left"
 
 
-def test_a_killed_device_loses_its_own_requests_only_and_the_other_goes_on(server: Server) -> None:
+def test_a_killed_device_loses_its_own_requests_only_and_the_other_goes_on(server: Server, gate: Gate) -> None:
     restarts = server.metric("saccade_worker_restarts_total", device=SECOND)
     with Background() as background:
-        held = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 6)
-        worker_of(server, SECOND).send_signal(signal.SIGKILL)
+        with gate.closed():
+            held = hold_slots(server, background, lambda: server.predict("classifier", red_png(1)), 6)
+            worker_of(server, SECOND).send_signal(signal.SIGKILL)
+            wait_until(lambda: any(future.done() for future in held), what="the loss is answered")
         answers = [future.result() for future in held]
 
     lost = [answer for answer in answers if answer.status_code == 503]

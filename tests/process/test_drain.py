@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.support.images import HANG_PNG, SLOW_PNG, red_of, red_png
-from tests.support.requests import Background, RawClient, hold_slots
+from tests.support.images import HANG_PNG, red_of, red_png
+from tests.support.requests import Background, Gate, RawClient, hold_slots
 from tests.support.server import Server, running_server, wait_until
 
 
@@ -19,16 +19,19 @@ def ensure_left_nothing(server: Server, family: list[psutil.Process], runtime_di
     assert not runtime_dir.exists()
 
 
-def test_sigterm_finishes_what_is_in_flight_and_refuses_what_is_new(three_models: Path, tmp_path: Path) -> None:
+def test_sigterm_finishes_what_is_in_flight_and_refuses_what_is_new(
+    three_models: Path, gate: Gate, tmp_path: Path
+) -> None:
     with running_server(three_models, tmp_path, max_batch_size=1) as server, Background() as background:
         family, runtime_dir = server.family(), server.runtime_dir()
-        slow = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 4)
-        server.terminate()
-        wait_until(lambda: server.events("draining"), what="the server drains")
-        refusals = wait_until(lambda: _refusal(server), what="a new request is refused")
-        assert refusals in ("refused", "503")
-        wait_until(lambda: _is_closed(server.port), what="the port is closed")
-        assert not all(future.done() for future in slow), "still finishing"
+        with gate.closed():
+            slow = hold_slots(server, background, lambda: server.predict("classifier", red_png(1)), 4)
+            server.terminate()
+            wait_until(lambda: server.events("draining"), what="the server drains")
+            refusals = wait_until(lambda: _refusal(server), what="a new request is refused")
+            assert refusals in ("refused", "503")
+            wait_until(lambda: _is_closed(server.port), what="the port is closed")
+            assert not any(future.done() for future in slow), "still finishing"
         assert [future.result().status_code for future in slow] == [200] * 4
         assert server.wait() == 0
         ensure_left_nothing(server, family, runtime_dir)
@@ -39,8 +42,8 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_what_is_new(three_models
 def _refusal(server: Server) -> str:
     """How a new connection is turned away; empty while it is still served."""
     try:
-        with httpx.Client(base_url=server.base_url, timeout=2.0) as fresh:
-            response = fresh.post("/v1/models/classifier/predict", content=red_png(1))
+        with httpx.Client(base_url=server.base_url, timeout=20.0) as fresh:
+            response = fresh.post("/v1/models/classifier/predict?deadline_ms=200", content=red_png(1))
     except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
         return "refused"
     if response.status_code == 503:
@@ -60,7 +63,7 @@ def _is_closed(port: int) -> bool:
 
 
 def test_ctrl_c_serves_on_for_the_drain_delay_and_then_stops_at_once(three_models: Path, tmp_path: Path) -> None:
-    with running_server(three_models, tmp_path, drain_delay_ms=600) as server:
+    with running_server(three_models, tmp_path, drain_delay_ms=2500) as server:
         family, runtime_dir = server.family(), server.runtime_dir()
         server.process.send_signal(signal.SIGINT)
         wait_until(lambda: server.readiness().status_code == 503, what="not ready")

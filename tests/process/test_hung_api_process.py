@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,7 +16,6 @@ from tests.support.images import red_png
 from tests.support.server import ROOT, clean_environment, running_server, wait_until
 
 HANG_TIMEOUT_MS = 1500
-ENDED_WITHIN_S = HANG_TIMEOUT_MS / 1000 + 3.0  # a probe each second; then its successor starts
 
 
 def test_a_hung_api_process_is_replaced_and_its_connections_end(three_models: Path, tmp_path: Path) -> None:
@@ -26,11 +24,9 @@ def test_a_hung_api_process_is_replaced_and_its_connections_end(three_models: Pa
         (hung,) = server.api_processes()
         with socket.create_connection(("127.0.0.1", server.port), timeout=30.0) as waiting:
             hung.send_signal(signal.SIGSTOP)
-            stopped_s = time.monotonic()
             waiting.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
 
             assert is_ended(waiting), "nothing answered it, so it has to be sent again"
-            assert time.monotonic() - stopped_s < ENDED_WITHIN_S
         wait_until(lambda: is_answered(server.base_url), what="the process that replaces it answers")
 
         assert not psutil.pid_exists(hung.pid)

@@ -15,13 +15,11 @@ import psutil
 import pytest
 
 from saccade.service.worker.process import EXIT_DEVICE_LOST
-from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, SLOW_PNG, json_body, red_of, red_png
-from tests.support.requests import Background, hold_slots
+from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, json_body, red_of, red_png
+from tests.support.requests import Background, Gate, held_device, hold_slots, wait_queued
 from tests.support.server import Server, running_server, wait_until
 
-HANG_TIMEOUT_MS = 1500
-GRACE_S = 0.05
-SLACK_S = 1.5  # threads of this test wait for cores that a training may use
+HANG_TIMEOUT_MS = 4000
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +65,11 @@ def test_all_three_models_are_ready(server: Server) -> None:
         assert server.predict(model, red_png(200)).status_code == 200
 
 
-def test_a_killed_worker_costs_only_its_requests_and_comes_back(server: Server) -> None:
+def test_a_killed_worker_costs_only_its_requests_and_comes_back(server: Server, gate: Gate) -> None:
     before = restarts(server)
     worker = server.worker()
-    with Background() as background:
-        waiting = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 3)
+    with Background() as background, gate.closed():
+        waiting = hold_slots(server, background, lambda: server.predict("classifier", red_png(1)), 3)
         worker.send_signal(signal.SIGKILL)
         reasons = wait_until(lambda: not_ready_reason(server), what="not ready")
         answers = [future.result() for future in waiting]
@@ -109,27 +107,28 @@ def test_workers_that_end_leave_no_files(server: Server) -> None:
     assert len([*server.runtime_dir().rglob("worker-0-*.sock")]) == 1
 
 
-def test_requests_meet_503_while_the_worker_is_away(server: Server) -> None:
+def test_requests_meet_503_while_the_worker_is_away(server: Server, gate: Gate) -> None:
     before = restarts(server)
-    server.worker().kill()
-    wait_until(lambda: not_ready_reason(server), what="not ready")
-    statuses = set()
-    while not is_replaced(server, before):
+    with gate.closed():  # the next worker cannot warm up
+        server.worker().kill()
+        wait_until(lambda: not_ready_reason(server), what="not ready")
         response = server.predict("classifier", red_png(1))
-        statuses.add(response.status_code)
-        if response.status_code == 503:
-            assert "retry-after" in response.headers
-    assert statuses <= {200, 503}
-    assert 503 in statuses
-    assert server.client.get("/health/live").status_code == 200
+        assert (response.status_code, "retry-after" in response.headers) == (503, True)
+        assert server.client.get("/health/live").status_code == 200
+    while not is_replaced(server, before):
+        assert server.predict("classifier", red_png(1)).status_code in (200, 503)
 
 
-def test_a_crash_in_the_middle_of_a_batch_is_answered_and_healed(server: Server) -> None:
+def test_a_crash_in_the_middle_of_a_batch_is_answered_and_healed(server: Server, gate: Gate) -> None:
     before = restarts(server)
     images = [red_png(1), CRASH_PNG, red_png(2)]
     with Background() as background:
-        hold_slots(server, background, lambda: server.predict("detector", SLOW_PNG), 1)  # so that all three wait
-        response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+        with held_device(server, background, gate, "detector"):
+            asked = background.start(
+                lambda: server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+            )
+            wait_queued(server, "classifier", 3)
+        response = asked.result()
     errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
     assert errors == [503] * 3
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")
@@ -171,8 +170,8 @@ def test_a_hung_worker_is_replaced_and_every_request_has_one_outcome_in_time(ser
         assert patient.result().status_code in (200, 503), "held by the hung worker, or answered before it hung"
     assert answers[0][0].status_code == 504
     for response, seconds in answers:
-        assert response.status_code in (200, 504)
-        assert seconds < deadline_ms / 1000 + GRACE_S + SLACK_S
+        assert response.status_code in (200, 429, 504)
+        assert seconds < HANG_TIMEOUT_MS / 1000, "at its deadline, before anybody knows that the worker hangs"
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")
     assert not worker.is_running()
     assert server.events("worker_hangs")
@@ -208,10 +207,10 @@ def test_a_killed_api_process_is_replaced_while_the_other_keeps_answering(three_
     assert f'saccade_requests_total{{model="classifier",outcome="ok",version="1"}} {float(answered)}' in metrics
 
 
-def test_an_api_process_killed_with_requests_in_flight_frees_the_worker(server: Server) -> None:
+def test_an_api_process_killed_with_requests_in_flight_frees_the_worker(server: Server, gate: Gate) -> None:
     (api,) = server.api_processes()
-    with Background() as background:
-        lost = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 4)
+    with Background() as background, gate.closed():
+        lost = hold_slots(server, background, lambda: server.predict("classifier", red_png(1)), 4)
         api.kill()
         assert all(isinstance(future.exception(), httpx.TransportError) for future in lost)
     wait_until(server.is_ready, what="a new API process serves")

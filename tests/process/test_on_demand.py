@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.images import SLOW_PNG, red_of, red_png
-from tests.support.requests import Background, at_once, hold_slots
+from tests.support.images import red_of, red_png
+from tests.support.requests import Background, Gate, at_once, held_device
 from tests.support.server import Server, running_server, wait_until
 from tests.support.versions import publish_fake
 
@@ -82,22 +82,15 @@ def test_a_flood_of_first_requests_loads_once(server: Server) -> None:
     assert len(ready) == 1
 
 
-def test_a_version_in_use_is_not_evicted(server: Server) -> None:
+def test_a_version_in_use_is_not_evicted(server: Server, repository: Path, tmp_path: Path) -> None:
     """Whoever needs its place gets 503 at its own deadline."""
+    gate = Gate(tmp_path / "gate")
+    publish_fake(repository, "second", 2, content=gate.content)
+    wait_until(lambda: server.version("second", 2), what="version 2 is known")
     ask(server, "second")
-    with Background() as background:
-        flows = True
-
-        def flow() -> None:
-            while flows:
-                assert server.predict("second", SLOW_PNG).status_code == 200
-
-        flowing = [background.start(flow) for _ in range(3)]
-        hold_slots(server, background, lambda: server.predict("second", SLOW_PNG), 1)
+    with Background() as background, held_device(server, background, gate, "second"):
         refused = server.predict("third", red_png(1), params={"deadline_ms": 2000})
-        flows = False
-        for each in flowing:
-            each.result()
+        assert server.events("version_evicted") == []
 
     assert refused.status_code == 503
     assert "third/1 is being loaded, not loaded within the 2 s" in refused.json()["detail"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,14 +78,11 @@ def test_promotion_and_rollback_switch_all_requests_and_need_no_load(server: Ser
         assert instances == ["3", "2"]  # the old stable stays loaded
         loads = len(server.events("version_ready"))
 
-        start_s = time.monotonic()
         rollout(server, repository, "rollback", "--wait", "--reason", "wrong answers")
-        seconds = time.monotonic() - start_s
         wait_until(lambda: seen.versions[-1] == "2", what="version 2 answers again")
 
     assert seen.versions == ["3", "2", "3", "2"]
     assert len(server.events("version_ready")) == loads
-    assert seconds < 1.0
     shown = server.model(MODEL)
     assert (shown["default_version"], shown["labels"]) == ("2", {"stable": "2"})
     assert (shown["serving"]["policy"], shown["serving"]["reason"]) == ("hold", "wrong answers")

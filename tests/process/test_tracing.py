@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.images import SLOW_PNG, red_png
+from tests.support.images import red_png
 from tests.support.oip_requests import INFER, binary_body, pixel_input, pixels
 from tests.support.ports import free_port
-from tests.support.requests import Background, hold_slots
+from tests.support.requests import Background, Gate, held_device, wait_queued
 from tests.support.server import Server, running_server
 from tests.support.trace_collector import running_collector
 
@@ -46,7 +46,9 @@ def by_trace(spans: list[Any]) -> dict[int, dict[str, Any]]:
     return found
 
 
-def test_every_protocol_is_traced_and_nothing_is_lost_at_the_end(three_models: Path, tmp_path: Path) -> None:
+def test_every_protocol_is_traced_and_nothing_is_lost_at_the_end(
+    three_models: Path, gate: Gate, tmp_path: Path
+) -> None:
     port = free_port()
     with running_collector() as collector:
         with (
@@ -57,8 +59,10 @@ def test_every_protocol_is_traced_and_nothing_is_lost_at_the_end(three_models: P
             infer(server, 2)
             infer_by_grpc(port, 3)
             server.predict("classifier", b"no picture", headers=parent(4))
-            hold_slots(server, background, lambda: server.predict("detector", SLOW_PNG), 1)
-            hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG, headers=parent(5)), 2)
+            with held_device(server, background, gate, "detector"):
+                for _ in range(2):  # which wait for the device, and then share a batch
+                    background.start(lambda: server.predict("classifier", red_png(1), headers=parent(5)))
+                wait_queued(server, "classifier", 2)
         spans = collector.spans()
         (refused,) = server.events("request_refused")
     traces = by_trace(spans)

@@ -12,7 +12,7 @@ import pytest
 from saccade.models.contract.specs import Task
 from saccade.service.backends.fake_backend import CRASH_ON_LOAD
 from tests.support.images import SLOW_PNG, red_of, red_png
-from tests.support.requests import Background, hold_slots
+from tests.support.requests import Background, Gate
 from tests.support.server import Server, running_server, wait_until
 from tests.support.traffic import traffic
 from tests.support.versions import manifest_for, publish, publish_fake, remove
@@ -159,18 +159,22 @@ def test_a_deleted_version_is_unloaded_and_the_one_before_answers(server: Server
 
 def test_a_deleted_model_is_gone_and_the_server_stays_ready(server: Server, repository: Path, model: str) -> None:
     unready = []
+    gate = Gate(repository / ".gate")
+    publish_fake(repository, model, 2, content=gate.content)
+    server.wait_state(model, 2, "ready")
+
+    def is_gone() -> bool:
+        response = server.readiness()
+        if response.status_code != 200:
+            unready.append(response.text)
+        return server.client.get(f"/v1/models/{model}").status_code == 404
+
     with Background() as background:
-        # A request in flight keeps the version loaded for a while
-        (slow,) = hold_slots(server, background, lambda: server.predict(model, SLOW_PNG), 1)
-        shutil.rmtree(repository / model)
-
-        def is_gone() -> bool:
-            response = server.readiness()
-            if response.status_code != 200:
-                unready.append(response.text)
-            return server.client.get(f"/v1/models/{model}").status_code == 404
-
-        wait_until(is_gone, what="the model is gone")
+        with gate.closed():
+            slow = background.start(lambda: server.predict(model, red_png(1)))
+            gate.wait_for_runs(1)  # a request in flight keeps the version loaded
+            shutil.rmtree(repository / model)
+            wait_until(is_gone, what="the model is gone")
         assert slow.result().status_code == 200
     assert unready == []
     assert server.predict(model, red_png(1)).status_code == 404

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tests.support.images import red_png
 from tests.support.server import Server, wait_until
 
 ItemT = TypeVar("ItemT")
@@ -38,21 +42,56 @@ class Background:
         self._pool.shutdown()
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A file. While it is there, no run of a model with `content` ends, however slow or fast the machine is."""
+
+    path: Path
+
+    @property
+    def content(self) -> bytes:
+        """Of a model for the fake backend."""
+        return b"a run waits while %s is there" % bytes(self.path)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        self.path.touch()
+        try:
+            yield
+        finally:
+            self.open()
+
+    def open(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def wait_for_runs(self, count: int) -> None:
+        """Returns once so many runs wait: one for every device at most."""
+        wait_until(lambda: len(self.path.read_text().splitlines()) >= count, what=f"{count} runs wait at the gate")
+
+
 def hold_slots(
-    server: Server, background: Background, send: Callable[[], ResultT], count: int
+    server: Server, background: Background, send: Callable[[], ResultT], count: int, beside: int = 0
 ) -> list[Future[ResultT]]:
-    """`count` requests that are in flight when this returns. `send` is slow; tried again if it was not slow enough."""
-    for _ in range(20):
-        held = [background.start(send) for _ in range(count)]
-        wait_until(
-            lambda held=held: server.metric("saccade_slots_in_use") >= count or any(future.done() for future in held),
-            what=f"{count} requests are in flight",
-        )
-        if not any(future.done() for future in held):
-            return held
-        for future in held:
-            future.result()
-    raise AssertionError("this machine is too slow to catch requests in flight")
+    """`count` requests that are in flight, `beside` others, when this returns; a closed gate keeps them there."""
+    held = [background.start(send) for _ in range(count)]
+    total = count + beside
+    wait_until(lambda: server.metric("saccade_slots_in_use") == total, what=f"{total} requests are in flight")
+    return held
+
+
+@contextmanager
+def held_device(server: Server, background: Background, gate: Gate, model: str) -> Iterator[None]:
+    """A run of the model has begun, and goes on until the end of the block: what is sent meanwhile waits."""
+    with gate.closed():
+        held = background.start(lambda: server.predict(model, red_png(1)))
+        gate.wait_for_runs(1)
+        yield
+    held.result()  # 503 where the next run kills the worker before this answer is sent
+
+
+def wait_queued(server: Server, model: str, count: int) -> None:
+    """Returns once so many images wait in the worker."""
+    wait_until(lambda: server.metric("saccade_queue_depth", model=model) == count, what=f"{count} images wait")
 
 
 class RawClient:
