@@ -24,6 +24,7 @@ POISON = (1, 2, 3)  # fails the whole batch, as a real kernel error would
 CRASH = (3, 2, 1)  # kills the process mid-batch
 LOST = (4, 4, 4)  # raises DeviceLost, as a sticky CUDA error would
 NOT_FINITE = (5, 5, 5)  # gives scores and boxes that are not numbers, as a division by zero would
+HUGE = (6, 6, 6)  # takes memory until the kernel ends the process for it
 SLOW = (9, 9, 9)  # makes the batch take SLOW_S
 HANG = (8, 8, 8)  # makes `infer` never return
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
@@ -42,6 +43,7 @@ WRONG = re.compile(rb"one answer of (?P<images>\d+) is wrong")
 CRASHING = re.compile(rb"one image of (?P<images>\d+) crashes")
 # One that holds this has every run last for as long as the gate, a file, is there; a line in it says that one began.
 GATED = re.compile(rb"a run waits while (?P<gate>.+) is there")
+_BLOCK_BYTES, _MOST_BLOCKS = 64 * 2**20, 64  # of HUGE, where nothing limits the process
 _LOOKS_S = 0.002  # between two looks at a gate
 
 
@@ -85,6 +87,9 @@ class FakeBackend:
             raise BackendError("the fake backend was asked to fail")
         if CRASH in first_pixels:
             os._exit(13)
+        if HUGE in first_pixels:
+            taken = [b"\1" * _BLOCK_BYTES for _ in range(_MOST_BLOCKS)]
+            raise BackendError(f"nothing limits this process: it could take {len(taken)} blocks of memory")
         if LOST in first_pixels:
             raise DeviceLost("the fake backend was asked to lose its device")
         if HANG in first_pixels:

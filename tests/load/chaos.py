@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ _FIRST_S = 2.0  # of the calm time, while connections are made and processes run
 _AFTER_S = 3.0  # behind the time in which everything must be right again
 _PICTURES = 20
 _SHARED_MEMORY = Path("/dev/shm")
+_STEPS = ("worker_hangs", "api_process_hangs", "worker_died", "api_process_died", "worker_connected", "version_ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Trial:
     at_s: float  # of the fault
     left: Sequence[str] = ()  # names in shared memory after the server's end
     exit_code: int = 0
+    steps: str = ""  # of the recovery, each in seconds from the fault on
 
     @property
     def later(self) -> list[Entry]:
@@ -89,17 +92,37 @@ def complaints(fault: Fault, trial: Trial) -> list[str]:
 def tried(fault: Fault, work: Path) -> Trial:
     repository = _published(work)
     settings = {"hang_timeout_ms": HANG_TIMEOUT_MS, "api_processes": 2}
-    program = (*fault.program, sys.executable, "-m", "saccade.service")
-    with running_server(repository, work, program=program, **settings) as server:
+    command = (sys.executable, "-m", "saccade.service")
+    with (
+        fault.place(work) as place,
+        running_server(
+            repository,
+            place.folder,
+            program=(*place.program, *command),
+            environment={"XDG_CACHE_HOME": str(place.folder / "cache")},
+            **settings,
+        ) as server,
+    ):
         with asking(_plan(server), work) as ended:
             time.sleep(_CALM_S)
-            at_s = time.monotonic()
+            at_s, at = time.monotonic(), datetime.now(UTC)
             fault.inject(server, repository)
             done_s = max(time.monotonic(), at_s + fault.right_again_s)
             time.sleep(max(0.0, done_s + _AFTER_S - time.monotonic()))
             entries = ended()
+        steps = _steps(server, at)
         exit_code = server.stop()
-    return Trial(entries, at_s, left_by(server), exit_code)
+    return Trial(entries, at_s, left_by(server), exit_code, steps)
+
+
+def _steps(server: Server, at: datetime) -> str:
+    """When the log first told each step after `at`: it says where the time of a recovery went."""
+    times = {
+        name: [(datetime.fromisoformat(event["timestamp"]) - at).total_seconds() for event in server.events(name)]
+        for name in _STEPS
+    }
+    first = {name: min((s for s in seconds if s > 0), default=None) for name, seconds in times.items()}
+    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in first.items() if seconds is not None)
 
 
 def told_to_end(work: Path, *, keeps_alive: bool = True) -> list[str]:
@@ -186,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             print(
                 f"{fault.name}: {'; '.join(told) or f'kept: {back}'}\n  {counts(trial.later)}, p99 {trial.slower:.2f} "
-                "times that before",
+                f"times that before; {trial.steps}",
                 flush=True,
             )
     without_keep_alive = partial(told_to_end, keeps_alive=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, NOT_FINITE_PNG, POISON_PNG
+from tests.support.images import CRASH_PNG, HANG_PNG, HUGE_PNG, LOST_PNG, NOT_FINITE_PNG, POISON_PNG
 from tests.support.server import Server, wait_until
 from tests.support.versions import publish_fake
 
@@ -22,6 +23,52 @@ AFTER_STOP_S = HANG_TIMEOUT_MS / 1000 + 3.0
 _IDLE_CONNECTIONS = 300
 _VERSIONS = 20
 _AWAY_S = 2.0
+_DISK_BYTES = 4 * 2**20
+_MEMORY_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server runs: the folder of its log and cache, and what stands in front of its command."""
+
+    folder: Path
+    program: Sequence[str] = ()
+
+
+@contextmanager
+def _anywhere(work: Path) -> Iterator[Place]:
+    yield Place(work)
+
+
+@contextmanager
+def _with_few_files(work: Path) -> Iterator[Place]:
+    yield Place(work, ("prlimit", "--nofile=128:128"))
+
+
+@contextmanager
+def _on_a_small_disk(work: Path) -> Iterator[Place]:
+    """Needs the right to mount."""
+    disk = work / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "none", disk], check=True)
+    try:
+        yield Place(disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@contextmanager
+def _in_little_memory(work: Path) -> Iterator[Place]:
+    """In a control group of its own, so that the kernel ends a process of it. Needs the right to make one."""
+    first = Path("/sys/fs/cgroup/memory")  # of the first version of control groups
+    limit = "memory.limit_in_bytes" if first.is_dir() else "memory.max"
+    group = (first if first.is_dir() else first.parent) / f"saccade-{work.name}"
+    group.mkdir()
+    try:
+        (group / limit).write_text(str(_MEMORY_BYTES))
+        yield Place(work, ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"))
+    finally:
+        group.rmdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +79,7 @@ class Fault:
     inject: Callable[[Server, Path], None]
     right_again_s: float = 0.0  # from the fault on, until every request is answered rightly; 0: none may miss it
     breaks: bool = False  # connections of the process that is lost end without an answer
-    program: Sequence[str] = ()  # in front of the server's command
+    place: Callable[[Path], AbstractContextManager[Place]] = _anywhere
 
     @property
     def is_felt(self) -> bool:
@@ -58,22 +105,35 @@ def _publish_useless(content: bytes, server: Server, repository: Path) -> None:
     _wait_given_up(server)
 
 
-def _wait_given_up(server: Server) -> None:
-    """Version 2 of the target is told as one that will not serve."""
+def _wait_given_up(server: Server, number: int = 2) -> None:
+    """This version of the target is told as one that will not serve."""
 
     def is_given_up() -> bool:
-        version = server.version(TARGET, 2)
+        version = server.version(TARGET, number)
         return version is not None and version["state"] in ("refused", "failed", "quarantined")
 
     wait_until(is_given_up, 30.0, "the new version is given up")
 
 
-def _publish_damaged(server: Server, repository: Path) -> None:
+def _publish_damaged(server: Server, repository: Path, number: int = 2) -> None:
     building = repository.with_name("building")
-    version = publish_fake(building, TARGET, 2)
+    version = publish_fake(building, TARGET, number)
     (version / "model.onnx").write_bytes(b"other bytes")
-    version.rename(repository / TARGET / "2")
-    _wait_given_up(server)
+    version.rename(repository / TARGET / str(number))
+    _wait_given_up(server, number)
+
+
+def _fill_disk(server: Server, repository: Path) -> None:
+    """What happens meanwhile is told, though no line can be logged; once there is room, the log goes on."""
+    filler = server.log_path.with_name("filler")
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    _publish_damaged(server, repository)
+    time.sleep(_AWAY_S)
+    filler.unlink()
+    _publish_damaged(server, repository, 3)
+    wait_until(lambda: f"{TARGET}/3" in server.logs() or '"version": 3' in server.logs(), what="the log goes on")
 
 
 def _republish(server: Server, repository: Path) -> None:
@@ -114,7 +174,8 @@ FAULTS = (
     Fault("device lost", partial(_send, LOST_PNG, 1), AFTER_KILL_S),
     Fault("run crashes", partial(_send, CRASH_PNG, 1), AFTER_KILL_S),
     Fault("run hangs", partial(_send, HANG_PNG, 1), AFTER_STOP_S),
-    Fault("run fails", partial(_send, POISON_PNG, 20), AFTER_KILL_S),
+    Fault("run takes more memory than there is", partial(_send, HUGE_PNG, 1), AFTER_KILL_S, place=_in_little_memory),
+    Fault("run fails", partial(_send, POISON_PNG, 20)),
     Fault("answers that are no numbers", partial(_send, NOT_FINITE_PNG, 20)),
     Fault("new version with other bytes than its manifest says", _publish_damaged),
     Fault("new version that kills the process that opens it", partial(_publish_useless, b"crash on load"), 15.0),
@@ -125,6 +186,7 @@ FAULTS = (
     Fault(
         f"{_IDLE_CONNECTIONS} idle connections where 128 files may be open",
         _hold_idle_connections,
-        program=("prlimit", "--nofile=128:128"),
+        place=_with_few_files,
     ),
+    Fault("disk of log and cache full for two seconds", _fill_disk, place=_on_a_small_disk),
 )

@@ -144,5 +144,5 @@ def test_every_panel_shows_something(tmp_path: Path, monkeypatch: pytest.MonkeyP
             return not missing
 
         with suppress(AssertionError):
-            wait_until(are_all_shown, 30.0)
+            wait_until(are_all_shown, 60.0)
         assert [*missing] == []

@@ -15,8 +15,8 @@ from tests.support.requests import Background
 from tests.support.server import Server, running_server, wait_until
 from tests.support.versions import manifest_for, publish, with_costs, with_files, with_variants
 
-OBJECTIVE_MS = 400
-CLIENTS = 24  # at 40 ms an image a second of work, at 2 ms an eighth of the objective
+OBJECTIVE_MS = 1000
+CLIENTS = 24  # at 100 ms an image 2.4 s of work, at 2 ms a twentieth of the objective
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One image at a time, so that costs add up."""
     root = tmp_path_factory.mktemp("repository")
     manifest = with_variants(manifest_for("digits", 1), fp32=(0.95, 25), int8_cpu=(0.94, 500))
-    costly, files = with_costs(manifest, fp32=40, int8_cpu=2)
+    costly, files = with_costs(manifest, fp32=100, int8_cpu=2)
     publish(root, costly, files=files)
     workspace = tmp_path_factory.mktemp("server")
     settings = {"ladder": "auto", "objective_ms": OBJECTIVE_MS, "max_batch_size": 1}
@@ -82,7 +82,7 @@ def test_under_load_the_cheaper_variant_answers_and_afterwards_the_better_one_ag
         wait_until(
             lambda: rung_of(server.predict("digits", red_png(7))) == ("int8-cpu", "1"), what="the ladder steps down"
         )
-        assert server.metric("saccade_brownout_rung", model="digits") == 1
+        wait_until(lambda: server.metric("saccade_brownout_rung", model="digits") == 1, what="the metric says so")
 
         forbidden = server.predict("digits", red_png(7), params={"allow_cheaper": "false"})
         pinned = server.predict("digits", red_png(7), params={"variant": "fp32"})
@@ -92,7 +92,7 @@ def test_under_load_the_cheaper_variant_answers_and_afterwards_the_better_one_ag
         wait_until(lambda: answers(server, "int8-cpu") > before + CLIENTS, what="the cheaper variant answers")
 
     wait_until(lambda: rung_of(server.predict("digits", red_png(7))) == ("fp32", "0"), what="the best rung is back")
-    assert server.metric("saccade_brownout_rung", model="digits") == 0
+    wait_until(lambda: server.metric("saccade_brownout_rung", model="digits") == 0, what="the metric says so")
     assert answers(server, "fp32") > 0
 
 

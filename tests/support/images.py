@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saccade.service.backends.fake_backend import CRASH, HANG, LOST, NOT_FINITE, POISON, SLOW
+from saccade.service.backends.fake_backend import CRASH, HANG, HUGE, LOST, NOT_FINITE, POISON, SLOW
 from tests.support.versions import SIDE
 
 Colour = tuple[int, int, int]
@@ -43,6 +43,7 @@ CRASH_PNG = png(CRASH)
 LOST_PNG = png(LOST)
 SLOW_PNG = png(SLOW)
 HANG_PNG = png(HANG)
+HUGE_PNG = png(HUGE)
 
 
 def scene_jpeg(width: int = 64, height: int = 48, seed: int = 0) -> bytes:
