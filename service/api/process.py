@@ -157,6 +157,8 @@ class ApiProcess:
 
     def _stop(self) -> None:
         self._api.switch.shut()
+        if self._grpc_server is not None:
+            self._grpc_server.end_streams()
         self._server.should_exit = True
         self._informed.set()
         self._may_listen.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,28 @@ def test_server_stops_with_a_client_connected(repository: Path, tmp_path: Path) 
         assert reds(ends.get(timeout=20)[0]) == [5]
         server.terminate()
         assert server.wait(15) == 0
+
+
+def test_stream_of_a_client_that_keeps_sending_ends_with_the_server(repository: Path, tmp_path: Path) -> None:
+    port, ends = free_port(), threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        while not ends.is_set():
+            yield request().SerializeToString()
+
+    with (
+        running_server(repository, tmp_path, grpc_port=port) as server,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        answers = channel.stream_stream(METHOD + "ModelStreamInfer")(endless(), metadata=METADATA)
+        assert next(answers)
+        server.terminate()
+        with pytest.raises(grpc.RpcError, match="shutting down") as ended:
+            list(answers)
+        ends.set()
+        assert server.wait() == 0
+        assert not server.events("killed_after_timeout")
+    assert ended.value.code().name == "UNAVAILABLE"
 
 
 def test_stream_answers_in_order_and_goes_on_after_a_refusal(client: Any) -> None:

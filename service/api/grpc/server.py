@@ -66,9 +66,13 @@ class GrpcServer:
         self._server.add_insecure_port(self._address)
         await self._server.start()
 
-    async def stop(self, within_s: float) -> None:
-        """New calls are refused at once, those in flight get so long; streams end after what they were asked."""
+    def end_streams(self) -> None:
+        """Streams end after what they were asked so far; clients would keep them open."""
         self._calls.stopping.set()
+
+    async def stop(self, within_s: float) -> None:
+        """New calls are refused at once, those in flight get so long."""
+        self.end_streams()
         await self._server.stop(within_s)
 
 

@@ -39,7 +39,10 @@ class _OneOfMany:
 async def stream_of_answers(
     infer: Callable[[bytes, Any], Awaitable[Any]], stopping: asyncio.Event, requests: AsyncIterator[bytes], context: Any
 ) -> None:
-    """Answers all requests of a call that come before `stopping`; `infer` takes one of them and its context."""
+    """Answers all requests of a call that come before `stopping`; `infer` takes one of them and its context.
+
+    A client that would go on sending is told UNAVAILABLE then, behind the answers to all that was read.
+    """
     in_flight = asyncio.Semaphore(_MOST_IN_FLIGHT)
 
     async def answer(request: bytes, before: asyncio.Task[None] | None) -> None:
@@ -52,22 +55,30 @@ async def stream_of_answers(
             in_flight.release()
 
     latest: asyncio.Task[None] | None = None
+    is_cut = False
     async with asyncio.TaskGroup() as tasks:
         async for request in _until(stopping, requests):
+            if request is None:
+                is_cut = True
+                break
             await in_flight.acquire()
             latest = tasks.create_task(answer(request, latest))
+    if is_cut:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down; ask again elsewhere")
 
 
-async def _until(stopping: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _until(stopping: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:
+    """The requests; None behind the last one where the client had not ended them."""
     stop = asyncio.ensure_future(stopping.wait())
     try:
-        while True:
+        while not stopping.is_set():
             reading = asyncio.ensure_future(anext(requests))
             await asyncio.wait((stop, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 reading.cancel()
-                return
+                break
             yield reading.result()
+        yield None
     except StopAsyncIteration:
         return
     finally:
