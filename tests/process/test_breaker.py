@@ -35,6 +35,7 @@ class Ledger:
 
     answers: list[tuple[float, int, str]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)  # of failures
 
     def failures(self) -> Counter[int]:
         return Counter(status for _, status, _ in self.answers if status != 200)
@@ -68,7 +69,9 @@ def flowing(server: Server, model: str, patience: int | None = None) -> Iterator
                 ledger.seconds.append(time.monotonic() - start_s)
                 version = answer.json().get("version", "")
                 ledger.answers.append((time.monotonic(), answer.status_code, version))
-                if ledger.failures().total() == patience and answer.status_code != 200:
+                if answer.status_code != 200:
+                    ledger.details.append(answer.text)
+                if len(ledger.details) == patience and answer.status_code != 200:
                     server.wait_state(model, 2, "quarantined")
 
     with Background() as background:
@@ -118,7 +121,7 @@ def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_a
         # What was in the worker that ended: this client's request, and perhaps one of the other model.
         assert server.metric("saccade_worker_restarts_total") == 1
         assert ledger.failures() == {503: 1}
-        assert other.failures().total() <= 1
+        assert other.failures().total() <= 1, other.details
         assert {version for _, status, version in ledger.answers if status == 200} == {"1"}
 
         # Who names it is told; status and metric say so too.

@@ -58,29 +58,37 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-_MOST_STARTS = 5
-
-
 def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None:
+    """A machine that does much else cuts the measurement short: it is not kept then, or given up with a warning."""
     if core_count() == 1:
         pytest.skip("one core leaves nothing to choose")
-    events: list[dict[str, Any]] = []
     publish_graphs(tmp_path / "repository")
-    # A measurement that a busy machine cut short is not kept, and the next start measures again.
-    while len(events) < _MOST_STARTS and not (events and events[-1]["measured"] == "before"):
-        start = str(len(events))
-        (tmp_path / start).mkdir()
-        with running_server(
-            tmp_path / "repository", tmp_path / start, backend="onnxruntime", tuning="measure", device_threads=0
-        ) as tuned:
-            events.append(tuned.events("tuned")[0])
-            workers = len(tuned.children("saccade.service.worker.process"))
-            assert events[-1]["choice"].startswith(f"{workers} worker(s)")
-            assert tuned.predict("classifier", red_png(80)).status_code == 200
-    assert events[0]["measured"] == "now"
-    assert events[-1]["measured"] == "before"
-    assert events[-2]["images_per_s"] == events[-1]["images_per_s"]
-    assert all(rate > 0 for rate in events[-1]["images_per_s"].values())
+    first, is_kept = tuned_start(tmp_path, "first")
+    second, _ = tuned_start(tmp_path, "second")
+
+    if is_kept:
+        assert first is not None
+        assert second is not None
+        assert (first["measured"], second["measured"]) == ("now", "before")
+        assert first["images_per_s"] == second["images_per_s"]
+        assert all(rate > 0 for rate in first["images_per_s"].values())
+    else:
+        assert first is None or first["measured"] == "now"
+
+
+def tuned_start(root: Path, start: str) -> tuple[dict[str, Any] | None, bool]:
+    """What a start said of its tuning, None where it gave up; and whether a measurement is kept for the next one."""
+    (root / start).mkdir()
+    options: dict[str, Any] = {"backend": "onnxruntime", "tuning": "measure", "device_threads": 0}
+    with running_server(root / "repository", root / start, **options) as server:
+        assert server.predict("classifier", red_png(80)).status_code == 200
+        is_kept = any((root / "repository" / ".tuning").glob("*.json"))
+        if not (tuned := server.events("tuned")):
+            assert "took longer" in server.events("tuning_failed")[0]["reason"]
+            return None, is_kept
+        workers = len(server.children("saccade.service.worker.process"))
+        assert tuned[0]["choice"].startswith(f"{workers} worker(s)")
+        return tuned[0], is_kept
 
 
 def test_server_compares_variants_itself_and_says_why_one_serves(tmp_path: Path) -> None:

@@ -174,7 +174,11 @@ def test_a_deleted_model_is_gone_and_the_server_stays_ready(server: Server, repo
             slow = background.start(lambda: server.predict(model, red_png(1)))
             gate.wait_for_runs(1)  # a request in flight keeps the version loaded
             shutil.rmtree(repository / model)
-            wait_until(is_gone, what="the model is gone")
+            wait_until(
+                lambda: any(event["model"] == model for event in server.events("version_unloading")), what="it is to go"
+            )
+            assert not is_gone()
+        wait_until(is_gone, what="the model is gone")
         assert slow.result().status_code == 200
     assert unready == []
     assert server.predict(model, red_png(1)).status_code == 404

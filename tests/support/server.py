@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from saccade.service.cli.program import main
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 40.0  # two seconds on an idle machine; the cores may be shared with a training
+START_TIMEOUT_S = 90.0  # two seconds on an idle machine, 20 more with tuning; the cores may be shared with a training
 POLL_S = 0.02
 
 ResultT = TypeVar("ResultT")
