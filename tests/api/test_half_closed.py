@@ -73,6 +73,14 @@ def test_several_requests_before_the_end_are_all_answered(server: Server) -> Non
     assert red_of(json.loads(second[1])["predictions"][0]) == 41
 
 
+@pytest.mark.parametrize("cut", [request(red_png(42))[:-5], request(red_png(42))[:40]], ids=["body", "head"])
+def test_complete_requests_before_one_that_is_cut_off_are_answered(server: Server, cut: bytes) -> None:
+    found = answers(server, request(SLOW_PNG) + request(red_png(41)) + cut)
+
+    assert [head.split(b"\r\n")[0] for head, _ in found] == [b"HTTP/1.1 200 OK"] * 2
+    assert red_of(json.loads(found[1][1])["predictions"][0]) == 41
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /health/live HT", request(SLOW_PNG)[:-5]], ids=["nothing", "head", "body"])
 def test_what_is_not_complete_at_the_end_is_closed(server: Server, sent: bytes) -> None:
     assert answers(server, sent) == []
