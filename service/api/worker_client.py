@@ -62,6 +62,7 @@ class WorkerClient:
         self._socket_path = ""
         self._path_changed = asyncio.Event()
         self._lost = asyncio.Event()
+        self._is_answered = asyncio.Event()  # the worker has welcomed this connection, or it was lost before
         self.connected = asyncio.Event()  # set by the first connection, and never cleared
 
     @property
@@ -103,9 +104,11 @@ class WorkerClient:
         finally:
             arena.close()  # closes the descriptor only: the mapping and the worker's copy stay valid
         self._lost.clear()
+        self._is_answered.clear()
         protocol = FrameProtocol(self._receive, self._connection_lost)
         await loop.create_unix_connection(lambda: protocol, sock=connection)
-        if self._lost.is_set():  # the connection was lost while it was being made
+        await self._is_answered.wait()
+        if self._lost.is_set():  # nobody took it: the worker has ended
             return False
         self._protocol = protocol
         self._slots.adopt(arena)
@@ -145,6 +148,8 @@ class WorkerClient:
             self._protocol.send(messages.Cancel(request_id))
 
     def _receive(self, message: messages.AnyMessage) -> None:
+        if isinstance(message, messages.Welcome):
+            self._is_answered.set()
         if not isinstance(message, messages.Done):
             return
         opened = self._open.pop(message.request_id, None)
@@ -159,6 +164,7 @@ class WorkerClient:
         opened.permit.release()
 
     def _connection_lost(self) -> None:
+        was_connected = self._protocol is not None
         self._protocol = None
         opened, self._open = self._open, {}
         for request in opened.values():
@@ -166,7 +172,9 @@ class WorkerClient:
                 request.answer.set_exception(WorkerLost("the device worker stopped with this request; retry shortly"))
             request.permit.release()
         self._lost.set()
-        log.warning("worker_connection_lost", open_requests=len(opened))
+        self._is_answered.set()
+        if was_connected:
+            log.warning("worker_connection_lost", open_requests=len(opened))
         # The errors of these requests hold the arena in cycles of frames, and a full collection is rare.
         asyncio.get_running_loop().call_later(_COLLECT_AFTER_S, gc.collect)
 

@@ -67,6 +67,12 @@ class Cancel(Message, frozen=True):
 # Messages from a worker to an API process
 
 
+class Welcome(Message, frozen=True):
+    """The first message on a connection: the worker has the arena. The socket of one that ended takes connections too,
+    until the kernel has closed it.
+    """
+
+
 class Done(Message, frozen=True):
     """The end of a request. `status` is one of DONE_*; the slot holds the answer only for DONE_OK."""
 
@@ -377,6 +383,7 @@ AnyMessage = (
     | Submit
     | Cancel
     | Probe
+    | Welcome
     | Done
     | Alive
     | Load

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 KEPT = Path(".saccade/fuzz")
-TARGET_NAMES = ("infer", "manifest", "serving", "messages", "picture", "json", "multipart")
+TARGET_NAMES = ("infer", "manifest", "serving", "messages", "picture", "json", "heads", "multipart")
 _EXECUTED = re.compile(r"number_of_executed_units: (\d+)")
 _LONGEST_RUN_S = 20  # of one input
 _MOST_RSS_MB = 2048
@@ -30,6 +30,7 @@ def run_here(name: str, options: Sequence[str]) -> None:
     import atheris
     import structlog
 
+    logging.disable()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with atheris.instrument_imports(include=["saccade", "msgspec", "python_multipart", "PIL"]):
         from tests.fuzz.targets import TARGETS

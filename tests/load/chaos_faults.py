@@ -24,7 +24,7 @@ _IDLE_CONNECTIONS = 300
 _VERSIONS = 20
 _AWAY_S = 2.0
 _DISK_BYTES = 4 * 2**20
-_MEMORY_BYTES = 2**30
+_MEMORY_BYTES = 512 * 2**20  # twice what the server takes
 
 
 @dataclass(frozen=True, slots=True)

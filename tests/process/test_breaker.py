@@ -26,6 +26,7 @@ from tests.support.server import Server, call_saccade, running_server, wait_unti
 from tests.support.versions import publish_fake
 
 MODEL, OTHER = "digits", "letters"
+CRASHED = 13  # the fake backend's exit code
 TWO_DEVICES = {"device": "cpu:0,cpu:1"}
 
 
@@ -119,7 +120,7 @@ def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_a
 
         assert "it killed its worker while it answered" in found["reason"]
         # What was in the worker that ended: this client's request, and perhaps one of the other model.
-        assert server.metric("saccade_worker_restarts_total") == 1
+        assert [event["exit_code"] for event in server.events("worker_died")] == [CRASHED]
         assert ledger.failures() == {503: 1}
         assert other.failures().total() <= 1, other.details
         assert {version for _, status, version in ledger.answers if status == 200} == {"1"}
