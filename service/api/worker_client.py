@@ -62,7 +62,7 @@ class WorkerClient:
         self._socket_path = ""
         self._path_changed = asyncio.Event()
         self._lost = asyncio.Event()
-        self._is_answered = asyncio.Event()  # the worker has welcomed this connection, or it was lost before
+        self._is_answered = asyncio.Event()  # the worker has sent its hello, or the connection was lost before
         self.connected = asyncio.Event()  # set by the first connection, and never cleared
 
     @property
@@ -107,8 +107,9 @@ class WorkerClient:
         self._is_answered.clear()
         protocol = FrameProtocol(self._receive, self._connection_lost)
         await loop.create_unix_connection(lambda: protocol, sock=connection)
+        # The socket of a worker that ended takes connections until the kernel has closed it, and answers none.
         await self._is_answered.wait()
-        if self._lost.is_set():  # nobody took it: the worker has ended
+        if self._lost.is_set():
             return False
         self._protocol = protocol
         self._slots.adopt(arena)
@@ -148,7 +149,7 @@ class WorkerClient:
             self._protocol.send(messages.Cancel(request_id))
 
     def _receive(self, message: messages.AnyMessage) -> None:
-        if isinstance(message, messages.Welcome):
+        if isinstance(message, messages.Hello):
             self._is_answered.set()
         if not isinstance(message, messages.Done):
             return

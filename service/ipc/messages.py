@@ -41,7 +41,7 @@ class Alive(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """The first message on a connection; the arena's descriptor is sent with it as ancillary data."""
+    """The first message on a connection, with the arena's descriptor as ancillary data; the worker sends it back."""
 
     slot_count: int
     slot_bytes: int
@@ -65,12 +65,6 @@ class Cancel(Message, frozen=True):
 
 
 # Messages from a worker to an API process
-
-
-class Welcome(Message, frozen=True):
-    """The first message on a connection: the worker has the arena. The socket of one that ended takes connections too,
-    until the kernel has closed it.
-    """
 
 
 class Done(Message, frozen=True):
@@ -383,7 +377,6 @@ AnyMessage = (
     | Submit
     | Cancel
     | Probe
-    | Welcome
     | Done
     | Alive
     | Load

@@ -157,7 +157,7 @@ class Worker:
                 continue
             client = ApiConnection(arena, self._device_loop)
             await self._loop.connect_accepted_socket(lambda client=client: client.protocol, connection)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            client.protocol.send(messages.Welcome())
+            client.protocol.send(messages.Hello(arena.slot_count, arena.slot_bytes))
 
     def _receive_control(self, message: messages.AnyMessage) -> None:
         match message:

@@ -26,7 +26,6 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.Submit(1, 2, 7, 1000.5, 999.25),
     messages.Cancel(1),
     messages.Probe(4),
-    messages.Welcome(),
     messages.Done(1, messages.DONE_OK, 0.5, 0.25, 8, batch=17),
     messages.Alive(4),
     messages.Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4, 8), "onnxruntime"),

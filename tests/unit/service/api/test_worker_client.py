@@ -17,7 +17,7 @@ from saccade.service.api.worker_client import WorkerClient
 from saccade.service.errors import NotReady, WorkerLost
 from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
-from saccade.service.ipc.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, Submit, Welcome
+from saccade.service.ipc.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, Hello, Submit
 
 TIMEOUT_S = 20.0  # only a broken test waits so long
 
@@ -33,7 +33,7 @@ class FakeWorker:
         self._received: asyncio.Queue[AnyMessage] = asyncio.Queue()
         self._protocol = FrameProtocol(self._received.put_nowait, lambda: None)
 
-    async def accept(self, *, welcomes: bool = True) -> None:
+    async def accept(self, *, answers: bool = True) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(TIMEOUT_S):
             with self._listener:
@@ -41,8 +41,8 @@ class FakeWorker:
             arena = await asyncio.to_thread(receive_arena, connection)
             arena.close()
             await loop.connect_accepted_socket(lambda: self._protocol, connection)
-            if welcomes:
-                self.send(Welcome())
+            if answers:
+                self.send(Hello(2, 4096))
 
     async def next_message(self) -> AnyMessage:
         async with asyncio.timeout(TIMEOUT_S):
@@ -103,7 +103,7 @@ async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
 async def test_a_socket_that_nobody_serves_any_more_is_no_worker(connection: Connection, tmp_path: Path) -> None:
     ended = FakeWorker(tmp_path / "ended.sock")
     connection.client.follow(str(tmp_path / "ended.sock"))
-    await ended.accept(welcomes=False)
+    await ended.accept(answers=False)
     assert not connection.client.is_connected
     ended.die()
 
