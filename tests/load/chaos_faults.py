@@ -45,12 +45,17 @@ def _with_few_files(work: Path) -> Iterator[Place]:
     yield Place(work, ("prlimit", "--nofile=128:128"))
 
 
+class NotAllowedHere(Exception):
+    """The fault needs a right that this account or container does not have."""
+
+
 @contextmanager
 def _on_a_small_disk(work: Path) -> Iterator[Place]:
-    """Needs the right to mount."""
+    """Raises NotAllowedHere."""
     disk = work / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "none", disk], check=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "none", disk], check=False).returncode:
+        raise NotAllowedHere("it needs to mount a small disk")
     try:
         yield Place(disk)
     finally:
@@ -59,11 +64,14 @@ def _on_a_small_disk(work: Path) -> Iterator[Place]:
 
 @contextmanager
 def _in_little_memory(work: Path) -> Iterator[Place]:
-    """In a control group of its own, so that the kernel ends a process of it. Needs the right to make one."""
+    """In a control group of its own, so that the kernel ends a process of it. Raises NotAllowedHere."""
     first = Path("/sys/fs/cgroup/memory")  # of the first version of control groups
     limit = "memory.limit_in_bytes" if first.is_dir() else "memory.max"
     group = (first if first.is_dir() else first.parent) / f"saccade-{work.name}"
-    group.mkdir()
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise NotAllowedHere("it needs a control group of its own") from error
     try:
         (group / limit).write_text(str(_MEMORY_BYTES))
         yield Place(work, ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"))
