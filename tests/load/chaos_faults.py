@@ -24,6 +24,7 @@ _IDLE_CONNECTIONS = 300
 _VERSIONS = 20
 _AWAY_S = 2.0
 _DISK_BYTES = 4 * 2**20
+_FILLED_S = 1.5  # until memory is full and the kernel ends the worker
 _MEMORY_BYTES = 512 * 2**20  # twice what the server takes
 
 
@@ -182,7 +183,12 @@ FAULTS = (
     Fault("device lost", partial(_send, LOST_PNG, 1), AFTER_KILL_S),
     Fault("run crashes", partial(_send, CRASH_PNG, 1), AFTER_KILL_S),
     Fault("run hangs", partial(_send, HANG_PNG, 1), AFTER_STOP_S),
-    Fault("run takes more memory than there is", partial(_send, HUGE_PNG, 1), AFTER_KILL_S, place=_in_little_memory),
+    Fault(
+        "run takes more memory than there is",
+        partial(_send, HUGE_PNG, 1),
+        AFTER_KILL_S + _FILLED_S,
+        place=_in_little_memory,
+    ),
     Fault("run fails", partial(_send, POISON_PNG, 20)),
     Fault("answers that are no numbers", partial(_send, NOT_FINITE_PNG, 20)),
     Fault("new version with other bytes than its manifest says", _publish_damaged),
