@@ -47,6 +47,10 @@ class BranchNodes:
         """The sum of squares, without ReduceSumSquare: ONNX Runtime has no fast kernel of it over channels."""
         return self._reduced("ReduceSum", self.add("Mul", tensor, tensor), axes, keeps)
 
+    def length(self, tensor: str, axes: Sequence[int]) -> str:
+        """The Euclidean length over axes that lie together, at which ONNX Runtime's kernel of it is fast."""
+        return self._reduced("ReduceL2", tensor, axes, False)
+
     def _reduced(self, operator: str, tensor: str, axes: Sequence[int], keeps: bool) -> str:
         if self._opset < _AXES_AS_INPUT:
             return self.add(operator, tensor, axes=list(axes), keepdims=int(keeps))

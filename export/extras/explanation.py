@@ -3,6 +3,9 @@
 Methods, the best that a graph allows:
 - class activation: the last map, weighted as the answered class weighs its mean (Zhou et al. 2016, CAM; it equals
   Grad-CAM for such heads). For detectors the highest class score at each place, of all levels.
+- refined class activation: the same, enlarged onto the last map with more places, times the strength of that one
+  there: the class says which object, the finer map where it is (as Guided Grad-CAM, Selvaraju et al. 2017, multiplies
+  a map of the class by a finer one of none, which needs gradients there).
 - class attention: what the class token, or the query of attention pooling, looks at in the last layer, mean of heads.
 - principal component: the first one of the last map, over its places (Muhammad and Yeasin 2020, Eigen-CAM).
 """
@@ -24,6 +27,7 @@ from saccade.export.extras.feature_maps import (
     LinearHead,
     class_attention,
     class_maps,
+    finer_map,
     last_maps,
     linear_head,
     maps_before,
@@ -62,7 +66,10 @@ def explained(model: onnx.ModelProto, task: Task, classes: int) -> ExtraBranch:
         return _of_detector(view, nodes, outputs, classes)
     head = linear_head(view, outputs[0]) if task is Task.CLASSIFY else None
     if head is not None and (head.features.layout != "tokens" or not head.features.prefix):
-        return _branch(nodes, _class_activation(view, nodes, head), head.features, "class activation")
+        heat, finer = class_activation(view, nodes, head), finer_map(view, head.features)
+        if finer is None:
+            return map_branch(nodes, heat, head.features, "class activation")
+        return map_branch(nodes, refined(view, nodes, heat, head.features, finer), finer, "refined class activation")
     features = pooled_map(view, outputs[0])
     attention = class_attention(view, outputs[:1]) if features is None else None
     if attention is not None:
@@ -71,14 +78,14 @@ def explained(model: onnx.ModelProto, task: Task, classes: int) -> ExtraBranch:
     if not found:
         raise NoExtra("its graph has no map of the picture behind which only the head lies, and no class token")
     (last,) = found
-    return _branch(nodes, _principal_component(view, nodes, last), last, "principal component")
+    return map_branch(nodes, principal_component(view, nodes, last), last, "principal component")
 
 
 def _opset(model: onnx.ModelProto) -> int:
     return next(int(each.version) for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
 
-def _branch(nodes: BranchNodes, heat: str, size: FeatureMap, method: str) -> ExtraBranch:
+def map_branch(nodes: BranchNodes, heat: str, size: FeatureMap, method: str) -> ExtraBranch:
     """The branch of a map (n, 1, cells) or alike, brought to (n, rows, columns) without what is below zero."""
     positive = nodes.add("Relu", heat)
     result = nodes.add("Reshape", positive, nodes.constant("grid", np.array([-1, size.rows, size.columns], np.int64)))
@@ -89,7 +96,7 @@ def _branch(nodes: BranchNodes, heat: str, size: FeatureMap, method: str) -> Ext
     return ExtraBranch(extra, nodes.nodes, result, nodes.constants)
 
 
-def _class_activation(view: GraphView, nodes: BranchNodes, head: LinearHead) -> str:
+def class_activation(view: GraphView, nodes: BranchNodes, head: LinearHead) -> str:
     """(n, 1, cells): the map's channels, weighted by the row of the class that is answered first."""
     by_channel = _cells(view, nodes, head.features)
     best = nodes.add("Gather", "class_ids", nodes.constant("first", np.array(0, np.int64)), axis=1)  # (n,)
@@ -129,6 +136,13 @@ def _per_row(view: GraphView, nodes: BranchNodes, name: str, best: str) -> str:
     return nodes.add("Reshape", nodes.add("Gather", name, best, axis=0), column)
 
 
+def refined(view: GraphView, nodes: BranchNodes, heat: str, size: FeatureMap, finer: FeatureMap) -> str:
+    """(n, 1, h, w) on the finer map's grid: `heat` (n, 1, cells) times the squared length of the finer features."""
+    coarse = nodes.constant("coarse", np.array([-1, 1, size.rows, size.columns], np.int64))
+    enlarged = _enlarged(nodes, nodes.add("Reshape", heat, coarse), size, finer)
+    return nodes.add("Mul", enlarged, nodes.squares(nodes.float_side(view, finer.tensor), (1,), keeps=True))
+
+
 def _of_detector(view: GraphView, nodes: BranchNodes, outputs: Sequence[str], classes: int) -> ExtraBranch:
     scores = class_maps(view, outputs, classes)
     if scores:
@@ -142,7 +156,7 @@ def _of_detector(view: GraphView, nodes: BranchNodes, outputs: Sequence[str], cl
         raise NoExtra("its graph has no map of the picture in front of its boxes")
     heats = []
     for each in features:
-        heat = _scaled(nodes, nodes.add("Relu", _principal_component(view, nodes, each)))
+        heat = _scaled(nodes, nodes.add("Relu", principal_component(view, nodes, each)))
         shape = nodes.constant(
             f"level_{each.rows}_{each.columns}", np.array([-1, 1, each.rows, each.columns], np.int64)
         )
@@ -155,16 +169,18 @@ def _levels(nodes: BranchNodes, maps: Sequence[FeatureMap], heats: Sequence[str]
     finest = max(maps, key=lambda each: each.rows * each.columns)
     on_grid = []
     for each, heat in zip(maps, heats, strict=True):
-        if (each.rows, each.columns) == (finest.rows, finest.columns):
-            on_grid.append(heat)
-            continue
-        # A little more than the ratio, because runtimes round the size down.
-        ratios = ((finest.rows + 0.01) / each.rows, (finest.columns + 0.01) / each.columns)
-        factors = np.array([1, 1, *ratios], np.float32)
-        scales = nodes.constant(f"scales_{each.rows}_{each.columns}", factors)
-        on_grid.append(nodes.add("Resize", heat, "", scales, mode="linear"))
+        is_finest = (each.rows, each.columns) == (finest.rows, finest.columns)
+        on_grid.append(heat if is_finest else _enlarged(nodes, heat, each, finest))
     hottest = nodes.add("Max", *on_grid) if len(on_grid) > 1 else on_grid[0]
-    return _branch(nodes, hottest, finest, method)
+    return map_branch(nodes, hottest, finest, method)
+
+
+def _enlarged(nodes: BranchNodes, heat: str, size: FeatureMap, finer: FeatureMap) -> str:
+    """A map (n, 1, h, w) on the places of a finer one."""
+    # A little more than the ratio, because runtimes round the size down.
+    ratios = ((finer.rows + 0.01) / size.rows, (finer.columns + 0.01) / size.columns)
+    scales = nodes.constant(f"scales_{size.rows}_{size.columns}", np.array([1, 1, *ratios], np.float32))
+    return nodes.add("Resize", heat, "", scales, mode="linear")
 
 
 def _attention(view: GraphView, nodes: BranchNodes, found: AttentionMap) -> ExtraBranch:
@@ -180,7 +196,7 @@ def _attention(view: GraphView, nodes: BranchNodes, found: AttentionMap) -> Extr
         nodes.constant("axis_1", np.array([1], np.int64)),
     )
     size = FeatureMap(found.tensor, "tokens", 1, found.side, found.side, found.prefix)
-    return _branch(nodes, places, size, "class attention")
+    return map_branch(nodes, places, size, "class attention")
 
 
 def _cells(view: GraphView, nodes: BranchNodes, features: FeatureMap) -> str:
@@ -202,7 +218,7 @@ def _cells(view: GraphView, nodes: BranchNodes, features: FeatureMap) -> str:
     return nodes.add("Transpose", nodes.add("Reshape", tensor, shape), perm=[0, 2, 1])
 
 
-def _principal_component(view: GraphView, nodes: BranchNodes, features: FeatureMap) -> str:
+def principal_component(view: GraphView, nodes: BranchNodes, features: FeatureMap) -> str:
     """(n, 1, cells): how far each place lies along the first principal component, positive where the map is strong.
 
     The power method starts at the strength of each place, so that runs are alike.

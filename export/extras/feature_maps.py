@@ -126,6 +126,19 @@ def linear_head(view: GraphView, logits: str) -> LinearHead | None:
     return None
 
 
+def finer_map(view: GraphView, features: FeatureMap) -> FeatureMap | None:
+    """The last map with more places that a map is made of; None where only the picture has more, and for tokens."""
+    if features.layout != "channels first":
+        return None
+    for node in reversed(_ancestors(view, [features.tensor])):
+        name = node.output[0]
+        shape = view.shape(name)
+        has_more = len(shape) == 3 and shape[1] > features.rows and shape[2] > features.columns
+        if has_more and view.is_float(name) and _has_places(view, name):
+            return _checked(FeatureMap(name, "channels first", *shape))
+    return None
+
+
 def class_maps(view: GraphView, outputs: Sequence[str], classes: int) -> list[FeatureMap]:
     """The score maps of a detector: what its last convolutions give for each class, one map per level."""
     found = [map_ for map_ in _last_maps(view, outputs, {"Conv"}) if map_.channels == classes]

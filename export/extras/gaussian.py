@@ -25,6 +25,15 @@ class Whitening:
     weights: FloatArray  # (features, directions)
     bias: FloatArray  # (directions,)
 
+    def distances(self, samples: FloatArray) -> FloatArray:
+        """Of samples (n, features), (n,)."""
+        lengths: FloatArray = np.linalg.norm(samples @ self.weights + self.bias, axis=1)
+        return lengths
+
+    def divided(self, unit: float) -> Whitening:
+        """The same, with distances in this unit."""
+        return Whitening(self.weights / unit, self.bias / unit)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
@@ -38,6 +47,17 @@ class LowRank:
     scale: FloatArray  # (features,)
     directions: FloatArray  # (features, directions)
     spherical: float
+
+    def distances(self, samples: FloatArray) -> FloatArray:
+        """Of samples (n, features), (n,)."""
+        scaled = (samples - self.mean) * self.scale
+        whole, along = self.spherical * (scaled**2).sum(1), ((scaled @ self.directions) ** 2).sum(1)
+        lengths: FloatArray = np.sqrt(np.maximum(whole - along, 0.0))
+        return lengths
+
+    def divided(self, unit: float) -> LowRank:
+        """The same, with distances in this unit."""
+        return LowRank(self.mean, self.scale, self.directions / unit, self.spherical / unit**2)
 
 
 def fit_vectors(samples: FloatArray) -> Whitening | LowRank:

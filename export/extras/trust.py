@@ -49,18 +49,19 @@ def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     """Fits the score of a variant on what its own file computes; 1 is the threshold. Raises NoExtra."""
     if context.recipe.task.task is Task.IMAGE:
         raise NoExtra("an answer that is a picture has no place for a score beside it")
-    fitted = _pictures(context, "calibration", _LEAST_FITTED)[:_MOST_FITTED]
+    calibration = _pictures(context, "calibration", _LEAST_FITTED)[:_MOST_FITTED]
     held = _pictures(context, "tuning", _LEAST_HELD)[:_MOST_HELD]
     graph = _Graph(model, context)
     try:
-        statistics = _statistics(graph, context.recipe.task.task, fitted)
-        distance = graph.distance(statistics, fit_vectors(graph.values([statistics], fitted)[0].astype(np.float64)))
+        statistics = _statistics(graph, context.recipe.task.task, calibration)
+        fitted = fit_vectors(graph.values([statistics], calibration)[0].astype(np.float64))
     except ConstantFeatures as error:
         raise NoExtra(f"what is familiar cannot be told: {error}") from error
-    threshold = float(np.quantile(graph.values([distance], held)[0], FAMILIAR_SHARE, method="higher"))
+    distances = fitted.distances(graph.values([statistics], held)[0].astype(np.float64))
+    threshold = float(np.quantile(distances, FAMILIAR_SHARE, method="higher"))
     if not 0.0 < threshold < np.inf:
         raise NoExtra(f"what is familiar cannot be told: the distance of tuning pictures is {threshold}")
-    result = graph.branch.add("Mul", distance, graph.constant(1.0 / threshold))
+    result = graph.distance(statistics, fitted.divided(threshold))
     output = TensorSpec(name="unfamiliarity", dtype="float32", shape=())
     extra = ExtraOutput(kind=ExtraKind.TRUST, output=output, method="gaussian")
     return ExtraBranch(extra, graph.branch.nodes, result, graph.branch.constants)
@@ -136,7 +137,7 @@ class _Graph:
         add, squares = self.branch.add, self.branch.squares
         if isinstance(fitted, Whitening):
             white = add("Gemm", vectors, self.constant(fitted.weights), self.constant(fitted.bias))
-            return add("Sqrt", squares(white, [1]))
+            return self.branch.length(white, [1])
         scaled = add("Mul", add("Sub", vectors, self.constant(fitted.mean)), self.constant(fitted.scale))
         along = add("MatMul", scaled, self.constant(fitted.directions))
         whole = add("Mul", squares(scaled, [1]), self.constant(fitted.spherical))

@@ -14,7 +14,8 @@ from saccade.models.contract.preprocessing import Geometry
 
 ExplainFormat = Literal["grid", "png"]
 
-_LONGEST_SIDE = 128  # pixels of the PNG: finer than any grid, and drawn and encoded in a third of a millisecond
+_LONGEST_SIDE = 128  # pixels of the PNG, which are drawn and encoded in half a millisecond
+_PIXELS_PER_CELL = 4  # of the grid's longer side, for smooth edges; clients stretch the PNG over the picture
 _WHITE = 255
 
 
@@ -61,7 +62,8 @@ def grid_box(place: Geometry, size: tuple[int, int]) -> list[float]:
 
 def _png(grid: NDArray[np.uint8], place: Geometry, size: tuple[int, int]) -> bytes:
     """The grid drawn over the picture, smaller and in its shape; black where a crop cut the picture away."""
-    shrink = min(1.0, _LONGEST_SIDE / max(place.source_width, place.source_height))
+    longest = min(_LONGEST_SIDE, _PIXELS_PER_CELL * max(grid.shape))
+    shrink = min(1.0, longest / max(place.source_width, place.source_height))
     width, height = (max(1, round(side * shrink)) for side in (place.source_width, place.source_height))
     cells_x, cells_y = grid.shape[1] / size[0], grid.shape[0] / size[1]  # grid cells per pixel of the network's input
     # Of each pixel of the PNG, the place in the grid; Pillow adds half a pixel on both sides by itself.

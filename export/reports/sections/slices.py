@@ -13,9 +13,12 @@ def slice_section(report: ExportReport) -> Section:
     if not measured:
         return Section("Slices", ())
     least = report.thresholds.test_images_limit(report.reference.name)
+    floor = report.thresholds.min_slice_metric
     text = (
         "Marked slices lie below all test pictures together: their intervals do not meet. Slices of fewer than "
-        f"{least} pictures are not judged."
+        f"{least} pictures are not judged. A drop is what a variant lost against the float network on the same "
+        "pictures, so a slice that the float network fails as well, as one that was missing in training, has none: "
+        f"only the floor `min_slice_metric` denies it, {'which is not set' if floor is None else f'here {floor:g}'}."
     )
     tables: list[Block] = [
         Table(

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.parser import parse_model
@@ -36,6 +37,7 @@ POOLED = """
 """
 WEIGHTS = {
     "kernel": (6, 3, 3, 3),
+    "second": (6, 6, 3, 3),
     "three": (3, 3, 3, 3),
     "head": (3, 6),
     "flat": (6, 3),
@@ -107,6 +109,26 @@ def test_a_linear_head_weighs_the_map_as_the_answered_class_does(head: str) -> N
     expected = np.einsum("nc,nchw->nhw", weight(model, "head")[class_ids[:, 0]], hot)
     np.testing.assert_allclose(maps, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
     assert len(np.unique(class_ids[:, 0])) > 1 or maps.max() > 0
+
+
+def test_a_finer_map_says_where_in_a_cell_the_class_is() -> None:
+    finer = """
+    edges = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(pixels, kernel)
+    fine = Relu(edges)
+    map = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(fine, second)
+    hot = Relu(map)
+    pooled = GlobalAveragePool(hot)
+    vector = Flatten(pooled)
+    logits = Gemm<transB=1>(vector, head)
+    """
+    model = classifier(PIXELS + finer, "kernel", "second", "head")
+    maps = explained_maps(model, "refined class activation")
+    fine, hot, class_ids = inside(model, "fine", "hot", "class_ids")
+    coarse = np.einsum("nc,nchw->nhw", weight(model, "head")[class_ids[:, 0]], hot)
+    enlarged = torch.nn.functional.interpolate(torch.from_numpy(coarse[:, None]), (8, 8), mode="bilinear")[:, 0].numpy()
+    expected = np.maximum(enlarged * (fine**2).sum(1), 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(maps, expected, rtol=0.02, atol=0.01 * expected.max())  # runtimes round sizes down
 
 
 @pytest.mark.parametrize("opset", [17, 20])

@@ -33,6 +33,7 @@ def test_a_slice_below_all_others_is_marked_and_a_small_one_is_said_not_to_be_ju
 
     assert "### int8-cpu: by slice, the worst first" in text
     assert "| **camera=a\\|b** | 240 | 0.7000 | [0.6000, 0.7500] | 0.9000 | +0.0100 (+0.0200) | yes |" in text
+    assert "has none: only the floor `min_slice_metric` denies it, which is not set." in text
     assert "| camera=c | 12 | 0.8800 | [0.7800, 0.9300] | 0.9000 | +0.0100 (+0.0200) | no |" in text
 
 
