@@ -225,10 +225,11 @@ def compared(kind: str, count: int, loaded: LoadedRecipe) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=500, help="of each kind")
+    parser.add_argument("--pictures", type=int, default=200, help="of each kind")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="of pictures; all by default")
     given = parser.parse_args()
     loaded = load_recipe(ROOT / "models" / "recipes" / "digits-classifier.yaml")
-    for kind in KINDS:
+    for kind in given.kind or KINDS:
         compared(kind, given.pictures, loaded)
 
 

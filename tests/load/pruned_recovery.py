@@ -1,0 +1,97 @@
+"""Channels removed and answers learned back: what a reference network keeps, and whether it gets faster.
+
+    python -m tests.load.pruned_recovery digits-segmenter --flop-share 0.85 --steps 150
+
+Prints the tuning metric on the way, the test metric against the dense file on the same pictures, and the speed of both
+files in turns, in ONNX Runtime on the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import orjson
+
+from saccade.export.compression.pruning.prune import PRUNING_FILE
+from saccade.export.compression.spec import PruningSpec, RecoverySpec
+from saccade.export.data.datasets import DataStore
+from saccade.export.graph.onnx_graph import MODEL_FILE
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.qualification.speed_step import timed_files
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.variants import TRAITS
+from saccade.models.contract.paired_speed import paired_speed
+from tests.load.mixed_int8 import RECIPES, answers
+
+_DENSE, _PRUNED = "fp32", "fp32-pruned"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name of a recipe in models/recipes")
+    parser.add_argument("--flop-share", type=float, default=0.85)
+    parser.add_argument("--round-to", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--train", type=int, default=2000, help="pictures to learn from")
+    parser.add_argument("--work", type=Path, default=Path(".saccade/export"))
+    options = parser.parse_args()
+    recovery = RecoverySpec(
+        steps=options.steps, batch_size=options.batch_size, evaluate_every=max(1, options.steps // 3)
+    )
+    spec = PruningSpec(flop_share=options.flop_share, round_to=options.round_to, recovery=recovery)
+    loaded, data = pruned(load_recipe(RECIPES / f"{options.model}.yaml"), spec, options.train), DataStore()
+    files = files_of(loaded, options.work, data)
+    recipe = loaded.recipe
+
+    found = accuracy_of(
+        answers(files[_PRUNED], loaded, data), answers(files[_DENSE], loaded, data), recipe.qualify.bootstrap_resamples
+    )
+    print(f"{found.metric} on {found.images} test pictures: {found.value.value:.4f}, drop against dense "
+          f"{found.drop.value:+.4f} ({found.drop.low:+.4f} to {found.drop.high:+.4f})")  # fmt: skip
+    test = data.split(loaded, "test")
+    timings = timed_files({name: (file, TRAITS[_DENSE]) for name, file in files.items()}, recipe, test.images)
+    speed = paired_speed(
+        timings.medians(_PRUNED),
+        timings.medians(_DENSE),
+        against=_DENSE,
+        device_kind="cpu",
+        batch_sizes=recipe.allowed_batch_sizes,
+    )
+    assert speed is not None
+    print(f"{speed.ratio:.3f} times as fast as dense ({speed.ci_low:.3f} to {speed.ci_high:.3f}, {speed.rounds} "
+          f"rounds, batches {speed.batch_sizes}), load {os.getloadavg()[0]:.0f}")  # fmt: skip
+
+
+def pruned(loaded: LoadedRecipe, spec: PruningSpec, train: int) -> LoadedRecipe:
+    """The recipe with the dense and the pruned variant alone, and so many pictures to learn from."""
+    document = loaded.recipe.model_dump(mode="json")
+    document |= {"variants": [_DENSE, _PRUNED], "pruning": spec.model_dump(mode="json")}
+    document["data"]["images"]["train"] = train
+    return loaded.model_copy(update={"recipe": type(loaded.recipe).model_validate(document)})
+
+
+def files_of(loaded: LoadedRecipe, work: Path, data: DataStore) -> dict[str, Path]:
+    """The dense and the pruned file. Raises SystemExit with the reason when a step fails."""
+    start_s = time.process_time()
+    listener = Listener(
+        started=lambda name: None, noted=lambda text: print(f"  {text}", flush=True), finished=lambda result: None
+    )
+    results = run_pipeline(loaded, RunSettings(work, work / "none", until=f"precision.{_PRUNED}"), data, listener)
+    made = {result.step: result.artifact for result in results if result.artifact is not None}
+    if f"precision.{_PRUNED}" not in made:
+        raise SystemExit(f"{results[-1].step} failed: {results[-1].detail.get('error')}")
+    said = orjson.loads(made["compress.pruned"].file(PRUNING_FILE).read_bytes())
+    print(f"multiply-adds {said['multiply_adds'] / said['dense_multiply_adds']:.3f}, parameters "
+          f"{said['parameters'] / said['dense_parameters']:.3f} of the dense network's; tuning metric dense "
+          f"{said['dense_tuning_metric']:.4f}, one-shot {said['one_shot_tuning_metric']:.4f}, recovered "
+          f"{said['tuning_metric']:.4f}; {time.process_time() - start_s:.0f} s of processors", flush=True)  # fmt: skip
+    return {name: made[f"precision.{name}"].file(MODEL_FILE) for name in (_DENSE, _PRUNED)}
+
+
+if __name__ == "__main__":
+    main()
