@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 from saccade.export.data.foreign import Pictures, damaged, foreign_pictures
 from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.qualification.benchmark import seconds_per_run, speed_ratio
+from saccade.export.qualification.bootstrap import interval_of
 from saccade.export.qualification.raw_answers import Logits, logits_reader
 from saccade.export.qualification.serving import open_racing_backend
 from saccade.export.qualification.trust_figures import ForeignFigure, TrustFigure
@@ -27,9 +28,10 @@ FloatArray = NDArray[np.float64]
 _MOST_PICTURES = 200
 _DAMAGED_PICTURES = 60
 _REPEATS = 400
+_DRAWS = 1000
 
 
-class _Scores(NamedTuple):
+class Scores(NamedTuple):
     """Of each picture; there is no baseline for vectors, several labels, and weights beside the file."""
 
     unfamiliarity: FloatArray
@@ -42,7 +44,7 @@ class _Scorer:
     logits: Logits | None
     recipe: Recipe
 
-    def scores(self, pictures: Pictures) -> _Scores:
+    def scores(self, pictures: Pictures) -> Scores:
         asked, task = ExtraKind.TRUST.bit, self.recipe.task
         parts = [
             self.backend.infer_asked(batch, asked)
@@ -50,8 +52,8 @@ class _Scorer:
         ]
         unfamiliarity = np.concatenate([part[-1] for part in parts])
         if task.task.has_boxes:
-            return _Scores(unfamiliarity, -np.concatenate([part[1].max(1) for part in parts]))
-        return _Scores(unfamiliarity, self._energy(pictures))
+            return Scores(unfamiliarity, -np.concatenate([part[1].max(1) for part in parts]))
+        return Scores(unfamiliarity, self._energy(pictures))
 
     def _energy(self, pictures: Pictures) -> FloatArray:
         """The free energy (Liu et al., 2020) of the logits, its mean over pixels."""
@@ -75,7 +77,7 @@ def trust_figure(file: Path, recipe: Recipe, extras: tuple[ExtraOutput, ...], te
     known = scorer.scores(familiar)
     kinds = foreign_pictures(recipe.preprocess.height, recipe.preprocess.width)
     found = {name: scorer.scores(pictures) for name, pictures in kinds.items()}
-    every = _Scores(*(np.concatenate(each) for each in zip(*found.values(), strict=True)))
+    every = Scores(*(np.concatenate(each) for each in zip(*found.values(), strict=True)))
     figure = partial(_figure, known)
     asked = ExtraKind.TRUST.bit
     cpu_seconds = seconds_per_run(
@@ -94,12 +96,13 @@ def trust_figure(file: Path, recipe: Recipe, extras: tuple[ExtraOutput, ...], te
         kinds=tuple(figure(*each) for each in found.items()),
         damaged=tuple(figure(*each) for each in damage.items()),
         baseline="best score" if recipe.task.task.has_boxes else "energy",
+        baseline_gain=baseline_gain(known, every) if len(known.baseline) else None,
         cost=round(cost.ratio - 1, 4),
         cost_high=round(cost.ci_high - 1, 4),
     )
 
 
-def _figure(known: _Scores, kind: str, found: _Scores) -> ForeignFigure:
+def _figure(known: Scores, kind: str, found: Scores) -> ForeignFigure:
     return ForeignFigure(
         kind=kind,
         pictures=len(found.unfamiliarity),
@@ -107,6 +110,20 @@ def _figure(known: _Scores, kind: str, found: _Scores) -> ForeignFigure:
         baseline_auroc=_auroc(known.baseline, found.baseline) if len(known.baseline) else None,
         unfamiliar_share=round(float((found.unfamiliarity > UNFAMILIAR_ABOVE).mean()), 4),
     )
+
+
+def baseline_gain(known: Scores, foreign: Scores) -> tuple[float, float]:
+    """The interval of the baseline's AUROC minus the score's, over draws of known and of foreign pictures."""
+    rng = np.random.default_rng(0)
+    gained = _wins(known.baseline, foreign.baseline) - _wins(known.unfamiliarity, foreign.unfamiliarity)
+    rows, columns = (rng.multinomial(count, np.full(count, 1 / count), _DRAWS) / count for count in gained.shape)
+    found = interval_of(float(gained.mean()), ((rows @ gained) * columns).sum(1))
+    return round(found.low, 4), round(found.high, 4)
+
+
+def _wins(known: FloatArray, foreign: FloatArray) -> FloatArray:
+    """(known, foreign): 1 where the foreign picture scores higher, half where both are equal; its mean is the AUROC."""
+    return (np.sign(foreign - known[:, None]) + 1.0) / 2.0
 
 
 def _auroc(known: FloatArray, foreign: FloatArray) -> float:

@@ -24,6 +24,7 @@ class TrustFigure(Frozen):
     kinds: tuple[ForeignFigure, ...]
     damaged: tuple[ForeignFigure, ...]
     baseline: str
+    baseline_gain: tuple[float, float] | None = None  # interval of what the baseline's AUROC of all foreign is above
     cost: float  # share of a plain answer's time at batch 1, in turns
     cost_high: float  # upper end of its interval
 

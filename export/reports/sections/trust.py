@@ -41,11 +41,14 @@ def _familiarity(report: ExportReport) -> Iterator[Block]:
 
 def _verdict(name: str, found: TrustFigure) -> Iterator[Block]:
     other = found.foreign.baseline_auroc
-    if other is not None and other > found.foreign.auroc:
-        yield Text(
-            f"{name}: the {found.baseline} alone tells these foreign pictures better ({other:.4f} against "
-            f"{found.foreign.auroc:.4f})."
-        )
+    if other is None or other <= found.foreign.auroc:
+        return
+    told = f"{name}: the {found.baseline} alone reaches {other:.4f} against {found.foreign.auroc:.4f}"
+    if found.baseline_gain is not None:
+        low, high = found.baseline_gain
+        told += f", a difference of {low:+.4f} to {high:+.4f}: "
+        told += "it tells these foreign pictures better" if low > 0 else "so many pictures do not tell which is better"
+    yield Text(f"{told}.")
 
 
 def _row(name: str, found: ForeignFigure) -> Row:
