@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from saccade.export.artifact import (
     Artifact,
@@ -117,7 +118,10 @@ def _needed(until: str | None) -> set[str]:
     inputs = {step.name: step.inputs for step in STEPS}
     if until is None:
         return set(inputs)
-    found, left = set(), [until.partition(".")[0]]
+    step, _, part = until.partition(".")
+    found, left = set(), [step]
+    if part and _form(cast("Part", part)) != "dense":
+        left.append("compress")  # whose output such a part reads in place of that of `wrap`
     while left:
         name = left.pop()
         if name not in found:

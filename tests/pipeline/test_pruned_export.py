@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from saccade.export.cli.program import app
+from saccade.export.data.datasets import DataStore
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.recipe import load_recipe
 from saccade.models.contract.manifest import read_manifest
 
 WriteRecipe = Callable[..., Path]
@@ -46,6 +49,22 @@ def test_pruned_variant_is_published_with_narrower_layers(write_recipe: WriteRec
     assert narrow == [row["pruned"][0] for row in said["layers"] if row["layer"].startswith("network.body")]
     assert sum(narrow) < sum(dense)
     assert all(width % 4 == 0 for width in narrow)
+
+
+def test_a_run_up_to_a_step_of_the_pruned_form_compresses_first(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        "classify",
+        source={"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"channels": 16}},
+        variants=["fp32", "fp32-pruned"],
+        pruning={"flop_share": 0.6, "round_to": 4, "recovery": {"steps": 0}},
+    )
+    settings = RunSettings(tmp_path / "work", tmp_path / "repository", until="onnx_from_torch.pruned")
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+
+    results = run_pipeline(load_recipe(recipe), settings, DataStore(), quiet)
+
+    assert [result.step for result in results][-1] == "onnx_from_torch.pruned"
+    assert all(result.artifact is not None for result in results)
 
 
 def convolution_widths(path: Path) -> list[int]:
