@@ -17,7 +17,8 @@ SaccadeError
 │   ├── NotReady            the version is still loading, or failed to load
 │   │   └── NotLoaded       the version is loaded because this request asks for it
 │   ├── Draining            the server is shutting down
-│   └── WorkerLost          the device worker died while it had the request
+│   ├── WorkerLost          the device worker died while it had the request
+│   └── DecoderLost         the process that decoded the image died
 ├── DeadlineExceeded        the deadline cannot be met, or was missed
 ├── ClientLeft              the client closed its connection before the answer
 ├── InferenceFailed         the backend failed on this image
@@ -122,6 +123,10 @@ class Draining(Unavailable):
 
 
 class WorkerLost(Unavailable):
+    pass
+
+
+class DecoderLost(Unavailable):
     pass
 
 

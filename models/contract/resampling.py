@@ -137,7 +137,7 @@ def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, k
     rows_at_once = max(1, _COPIED_BYTES // (3 * source_width))
     bands = []
     for first in range(0, height, rows_at_once):
-        rows = pixels[first : first + rows_at_once]
+        rows = np.ascontiguousarray(pixels[first : first + rows_at_once])  # lets go of the interpreter's lock
         source = _image_data(source_width, len(rows), rows.tobytes())
         bands.append(_image_data(width, len(rows)))
         _of_thread.resizer.resize(source, bands[-1], _options(kernel, left, 0, right - left, len(rows)))

@@ -22,6 +22,7 @@ from saccade.service.api.admission import Admission
 from saccade.service.api.admission_rules import WaitBounds
 from saccade.service.api.catalog import ServingCatalog
 from saccade.service.api.cold_starts import ColdStarts
+from saccade.service.api.decoding_apart import DecodingApart
 from saccade.service.api.devices import Device, Devices
 from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
@@ -87,6 +88,7 @@ class Api:
     devices: Devices
     switch: AdmissionSwitch
     pools: Sequence[ThreadPoolExecutor]
+    apart: DecodingApart
     keys: ApiKeys
     refusals: RefusalLog
     admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
@@ -119,12 +121,13 @@ def build_api(
         rule, admission.expected_wait_s, lambda model, level: metrics.brownout_rung.labels(model).set(level)
     )
     limits = ImageLimits(settings.max_pixels, settings.more_formats)
-    filling = SlotFilling(threads, limits, settings.inline_decode_pixels or 0)
+    apart = DecodingApart(settings.decode_threads)
+    filling = SlotFilling(threads, apart, limits, settings.inline_decode_pixels or 0)
     disagreements = Disagreements(settings.repository, settings.shadow_pictures)
     shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
     shares = settings.jpeg_decoder == "auto"
     predictor = Predictor(admission, fallback, filling, threads, lag, shadows, settings.quality, shares_decoding=shares)
-    tiled = TiledPredictor(predictor, threads, TileLimits(limits, settings.max_tiles, settings.decode_threads))
+    tiled = TiledPredictor(predictor, threads, apart, TileLimits(limits, settings.max_tiles, settings.decode_threads))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)
@@ -176,7 +179,7 @@ def build_api(
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
     early = None if settings.cors or traces is not None else EarlyRefusals(answering, predict_limits.body)
-    return Api(app, entrance, catalog, devices, switch, pools, keys, refusals, admin, traces, metrics, early)
+    return Api(app, entrance, catalog, devices, switch, pools, apart, keys, refusals, admin, traces, metrics, early)
 
 
 def _admin(

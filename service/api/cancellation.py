@@ -50,6 +50,11 @@ class Cancellation:
         self._give_up: GiveUp | None = None
         self._timer = self._look_after(min(ASK_AFTER_S, until_s - time.monotonic()))
 
+    @property
+    def until_s(self) -> float:
+        """When it ends the request at the latest, on the monotonic clock."""
+        return self._until_s
+
     def __enter__(self) -> Cancellation:
         return self
 

@@ -109,7 +109,7 @@ class ApiProcess:
             connecting = tasks.create_task(self._api.devices.run())
             watching = tasks.create_task(self._watch_keys())
             reports = (self._report_usage(), self._report_answers(), self._report_tallies(), self._send_traces())
-            reporting = [tasks.create_task(report) for report in reports]
+            endless = [tasks.create_task(each) for each in (*reports, self._api.apart.run())]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
@@ -119,12 +119,13 @@ class ApiProcess:
             following.cancel()
             connecting.cancel()
             watching.cancel()
-            for task in reporting:
+            for task in endless:
                 task.cancel()
         if self._api.traces is not None:
             await self._api.traces.close()
         for pool in self._api.pools:
             pool.shutdown()
+        self._api.apart.close()
 
     async def _serve(self, port: int) -> None:
         """All ports are closed together."""

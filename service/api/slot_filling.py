@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into, tile_into, unmoved
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.decoding_apart import DecodingApart
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.slots import Permit
 from saccade.service.ipc.tensor_slots import TensorPlace
@@ -30,16 +31,17 @@ class Filled(msgspec.Struct, frozen=True):
     """What a slot holds, and how the image was fitted into the model's input."""
 
     geometry: Geometry
-    encoded_bytes: int  # length of the JPEG in the slot; 0 means that the slot holds pixels
     damage: str = ""  # why some pixels may not be the picture's
+    encoded_bytes: int = 0  # length of the JPEG in the slot; 0 means that the slot holds pixels
 
 
 class SlotFilling:
     """Decodes and resizes for all requests of one API process; only the event loop of that process may call it."""
 
-    def __init__(self, threads: ImageThreads, limits: ImageLimits, inline_pixels: int) -> None:
-        """JPEGs of up to `inline_pixels` are decoded by the event loop itself, by turns."""
+    def __init__(self, threads: ImageThreads, apart: DecodingApart, limits: ImageLimits, inline_pixels: int) -> None:
+        """JPEGs of up to `inline_pixels` are decoded by the event loop itself, by turns; slow pictures `apart`."""
         self._threads = threads
+        self._apart = apart
         self._limits = limits
         self._inline_pixels = inline_pixels
 
@@ -69,26 +71,32 @@ class SlotFilling:
             return None
         place = TensorPlace(0, (len(image),), np.dtype(np.uint8))
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
-        return Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
+        return Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), encoded_bytes=len(image))
 
     async def decode(self, image: Image, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
         """Decodes and resizes here, even where the worker could. Raises BadImage, DeadlineExceeded or ClientLeft."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
         if isinstance(image, Tile):
             tile_into(image.pixels, target.manifest.preprocess, image.place, pixels_out)
-            return Filled(image.place, 0)
+            return Filled(image.place)
         if not isinstance(image, bytes):
             pixels_out[...] = image
-            return Filled(unmoved(target.manifest.preprocess), 0)
+            return Filled(unmoved(target.manifest.preprocess))
         spec = target.manifest.preprocess
         header = small_jpeg_header(image, self._inline_pixels)
 
         def work() -> Filled:
             read = read_image(image, self._limits.for_network(spec), header)
             ensure_one_tile(read.pixels, spec)
-            return Filled(preprocess_into(read.pixels, spec, pixels_out), 0, read.damage)
+            return Filled(preprocess_into(read.pixels, spec, pixels_out), read.damage)
 
         if header is not None:
             return await self._threads.run_short(work, cancellation)
         cost = decoding_cost(image, self._limits.max_pixels)
-        return await self._threads.run(permit, work, cancellation, cost.memory_bytes, cost.is_slow)
+
+        def work_apart() -> Filled:
+            limits, until_s = self._limits.for_network(spec), cancellation.until_s
+            return Filled(*self._apart.fit(image, limits, cost.memory_bytes, until_s, spec, pixels_out))
+
+        chosen = work_apart if cost.is_slow else work
+        return await self._threads.run(permit, chosen, cancellation, cost.memory_bytes, cost.is_slow)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from saccade.models.contract.specs import TaskSpec
 from saccade.service.api.cancellation import Cancellation, ClientWatch
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.decode_room import DecodeRoom
+from saccade.service.api.decoding_apart import DecodingApart
 from saccade.service.api.image_threads import ImageThreads, decode_room_bytes
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority
@@ -69,8 +71,9 @@ class _Request(msgspec.Struct, frozen=True):
 class TiledPredictor:
     """`Predictor` for networks of tiles; only the event loop of its process may call it."""
 
-    def __init__(self, predictor: Predictor, threads: ImageThreads, limits: TileLimits) -> None:
+    def __init__(self, predictor: Predictor, threads: ImageThreads, apart: DecodingApart, limits: TileLimits) -> None:
         self._predictor = predictor
+        self._apart = apart
         self._threads = threads
         self._limits = limits
         self._most_bytes = decode_room_bytes(limits.threads)
@@ -115,9 +118,11 @@ class TiledPredictor:
         room = await self._room.enter(min(expected, self._most_bytes), cancellation)
         try:
             cost = decoding_cost(image, limits.max_pixels)
-            read = await self._threads.run(
-                held, lambda: read_image(image, limits), cancellation, cost.memory_bytes, cost.is_slow
-            )
+            if cost.is_slow:
+                reading = partial(self._apart.read, image, limits, cost.memory_bytes, cancellation.until_s)
+            else:
+                reading = partial(read_image, image, limits)
+            read = await self._threads.run(held, reading, cancellation, cost.memory_bytes, cost.is_slow)
             height, width = read.pixels.shape[:2]
             grid = tile_grid(width, height, manifest.preprocess)
             self._ensure_fits(width, height, grid, manifest.task)

@@ -10,8 +10,16 @@ import math
 import struct
 from dataclasses import dataclass
 
-from saccade.service.vision.image_decoder import JPEG_MAGIC, TURBO_COLOURS, jpeg_header
+from saccade.service.vision.image_decoder import (
+    JPEG_MAGIC,
+    PILLOW_BYTES,
+    RGB_BYTES,
+    TURBO_COLOURS,
+    coefficient_bytes,
+    jpeg_header,
+)
 from saccade.service.vision.jpeg_segments import scan_count
+from saccade.service.vision.webp_pixels import LOSSLESS_BYTES, LOSSY_BYTES, webp_bytes
 
 _SLOW_S = 0.02
 _FEW_BYTES = 2**20
@@ -34,8 +42,10 @@ class _Kind:
     nanoseconds: float
 
 
-_PLAIN_JPEG, _TURNED_JPEG, _PNG_OR_BMP, _OTHER = _Kind(3, 2), _Kind(7, 8), _Kind(18, 30), _Kind(27, 40)
-_UNUSUAL_JPEG = _Kind(11, 15)
+_PLAIN_JPEG, _TURNED_JPEG = _Kind(RGB_BYTES, 2), _Kind(RGB_BYTES, 8)
+_UNUSUAL_JPEG, _PNG_OR_BMP, _OTHER = _Kind(PILLOW_BYTES + 8, 15), _Kind(PILLOW_BYTES, 30), _Kind(27, 40)
+_SCANNED_JPEG_NANOSECONDS = 8
+_WEBP_NANOSECONDS = {LOSSY_BYTES: 15, LOSSLESS_BYTES: 40}
 _SCAN_NANOSECONDS = 2  # of each scan of a JPEG that has several; with next to no bytes 0.6
 
 
@@ -65,7 +75,8 @@ def _kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
             width, height = struct.unpack_from("<hh" if data[14] == _OLD_BMP_HEADER else "<ii", data, 18)
             return _PNG_OR_BMP, (abs(width), abs(height))
         if data[8:12] == b"WEBP":
-            return _OTHER, _webp_size(data)
+            memory_bytes = webp_bytes(data)
+            return _Kind(memory_bytes, _WEBP_NANOSECONDS.get(memory_bytes, 40)), _webp_size(data)
     except (struct.error, IndexError):  # too short, which the decoder tells
         return _OTHER, (0, 0)
     return _OTHER, None
@@ -73,13 +84,12 @@ def _kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
 
 def _jpeg_kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
     header = jpeg_header(data)
-    if header is None:
-        return _with_scans(_UNUSUAL_JPEG, data), None
-    size = (header.width, header.height)
-    if header.colorspace not in TURBO_COLOURS:
+    size = None if header is None else (header.width, header.height)
+    if header is None or header.colorspace not in TURBO_COLOURS:
         return _with_scans(_UNUSUAL_JPEG, data), size
     if not header.is_one_scan:
-        return _with_scans(_TURNED_JPEG, data), size
+        memory_bytes = PILLOW_BYTES + coefficient_bytes(header)  # by Pillow, should it be damaged
+        return _with_scans(_Kind(memory_bytes, _SCANNED_JPEG_NANOSECONDS), data), size
     return _PLAIN_JPEG if header.segments.orientation == 1 else _TURNED_JPEG, size
 
 

@@ -13,8 +13,9 @@ sampling, junk between segments, and damage that costs pixels: the picture is ta
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from saccade.service.errors import BadImage
 from saccade.service.vision.jpeg_segments import JpegSegments, jpeg_segments, scan_count, without_metadata
 from saccade.service.vision.more_formats import ensure_taken, opened_plugin, other_format
 from saccade.service.vision.png_chunks import png_essentials
+from saccade.service.vision.webp_pixels import still_webp_pixels, webp_bytes
 
 UInt8Array = NDArray[np.uint8]
 
@@ -40,12 +42,19 @@ _MAX_SCANS, _USUAL_SCANS, _MAX_SCANNED_PIXELS = 100, 20, 1_500_000_000
 _RUN_LENGTH_CODED = (1, 2)  # compression of a BMP; Pillow decodes it in Python
 _MAX_RUN_LENGTH_BYTES = 1024 * 1024
 _HEADER_BYTES = 4_096  # of a small JPEG; with one byte per pixel after it, the best quality fits
+_BAND_PIXELS = 2**18  # a megabyte of Pillow's; larger ones leave the cache
+RGB_BYTES, PILLOW_BYTES = 3, 7  # of a pixel: as the network sees it, and besides in a picture of Pillow's
+_COEFFICIENT_BYTES = {"444": 6, "422": 4, "440": 4, "420": 3, "411": 3, "Gray": 2}  # by chroma
+_MOST_COEFFICIENT_BYTES = 8  # of four colours
+_MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # of a pixel in Pillow; 4 of others
+USUAL_PIXELS = 50_000_000
+_LEAST_BYTES = 250_000_000  # that decoding may take with so many pixels or fewer allowed, and in proportion with more
 _SAMPLE_BITS = (8, 10, 12, 14, 16)  # of sensors and converters
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    max_pixels: int = 50_000_000
+    max_pixels: int = USUAL_PIXELS
     more_formats: Set[str] = frozenset()  # names of more_formats.py
     ignores_exif: bool = False  # pictures stay as they are stored
 
@@ -54,12 +63,16 @@ class ImageLimits:
         ignores_exif = spec.exif == "as stored"
         return self if ignores_exif == self.ignores_exif else replace(self, ignores_exif=ignores_exif)
 
-    def ensure(self, width: int, height: int) -> None:
-        """Raises BadImage before anything is decoded."""
-        if width * height > self.max_pixels or max(width, height) > _MAX_SIDE:
+    def ensure(self, width: int, height: int, pixel_bytes: int = RGB_BYTES) -> None:
+        """Raises BadImage before anything is decoded. `pixel_bytes` are what each pixel takes while it is."""
+        most_bytes = max(_LEAST_BYTES, self.max_pixels * _LEAST_BYTES // USUAL_PIXELS)
+        most = min(self.max_pixels, most_bytes // pixel_bytes)
+        if width * height > most or max(width, height) > _MAX_SIDE:
+            is_of_kind = most < self.max_pixels
             raise BadImage(
-                f"the image is {width}x{height} = {width * height:,} pixels, at most {self.max_pixels:,} are "
-                "allowed: send a smaller image or raise SACCADE_MAX_PIXELS"
+                f"the image is {width}x{height} = {width * height:,} pixels, at most {most:,} are allowed"
+                f"{f' where each takes {pixel_bytes} bytes to decode' if is_of_kind else ''}: send "
+                f"{'a baseline JPEG or ' if is_of_kind else ''}a smaller image or raise SACCADE_MAX_PIXELS"
             )
 
 
@@ -78,13 +91,13 @@ class JpegHeader(msgspec.Struct, frozen=True):
 
 
 class ReadImage(msgspec.Struct, frozen=True, eq=False):
-    pixels: UInt8Array  # (height, width, 3) RGB, upright
+    pixels: UInt8Array  # (height, width, 3) RGB, upright; of a turned picture a view, which takes no more memory
     damage: str = ""  # why some of them may not be the picture's
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
     """Pixels (height, width, 3) RGB, upright unless `limits` ignore EXIF. Raises BadImage or UnsupportedMedia."""
-    return read_image(data, limits).pixels
+    return np.ascontiguousarray(read_image(data, limits).pixels)
 
 
 def read_image(data: bytes, limits: ImageLimits, header: JpegHeader | None = None) -> ReadImage:
@@ -134,7 +147,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
 def _read_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader | None) -> ReadImage:
     if header is None or header.colorspace not in TURBO_COLOURS:
         return ReadImage(_unusual_jpeg_pixels(data, limits))
-    limits.ensure(header.width, header.height)
+    limits.ensure(header.width, header.height, RGB_BYTES + coefficient_bytes(header))
     if not header.is_one_scan:
         _ensure_scans(data, header.width * header.height)
     try:
@@ -153,10 +166,15 @@ def _unusual_jpeg_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
         raise BadImage(f"the JPEG has {segments.bits} bits per sample, 8 are taken: send it as PNG, or with 8 bits")
 
     def ensure(width: int, height: int) -> None:
-        limits.ensure(width, height)
+        limits.ensure(width, height, PILLOW_BYTES + (0 if segments.is_one_scan else _MOST_COEFFICIENT_BYTES))
         _ensure_scans(data, width * height)
 
     return _pillow_pixels(without_metadata(data), "JPEG", limits, ensure=ensure, orientation=segments.orientation)
+
+
+def coefficient_bytes(header: JpegHeader) -> int:
+    """Returns how many bytes of each pixel libjpeg keeps until a JPEG's last scan."""
+    return 0 if header.is_one_scan else _COEFFICIENT_BYTES.get(header.chroma, _MOST_COEFFICIENT_BYTES)
 
 
 def _ensure_scans(data: bytes, pixels: int) -> None:
@@ -188,14 +206,16 @@ def _pillow_pixels(
     orientation: int | None = None,
     bits: int = 0,
 ) -> UInt8Array:
-    """`ensure` gets width and height before pixels are decoded. None: as the image says of itself."""
+    """`ensure` gets width and height before pixels are decoded. `orientation` None: as the image says of itself."""
     try:
         with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
-            (ensure or limits.ensure)(*image.size)
-            image.load()
+            (ensure or partial(limits.ensure, pixel_bytes=_pixel_bytes(image, data)))(*image.size)
+            pixels = still_webp_pixels(data, *image.size) if image_format == "WEBP" else None
+            if pixels is None:
+                image.load()
+                pixels = _rgb_from(image, bits)
             turn = _orientation_of(image) if orientation is None else orientation
-            pixels = _rgb_from(image, bits)
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(
@@ -205,6 +225,16 @@ def _pillow_pixels(
     except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
         raise BadImage(f"the {image_format} image is damaged or truncated: {_reason(error)}") from error
     return pixels if limits.ignores_exif else _turned(pixels, turn)
+
+
+def _pixel_bytes(image: Image.Image, data: bytes) -> int:
+    """What decoding takes of each pixel; of formats that are off unless a setting allows them only the result."""
+    match image.format:
+        case "WEBP":
+            return webp_bytes(data)
+        case "PNG" | "BMP":
+            return RGB_BYTES + _MODE_BYTES.get(image.mode, PILLOW_BYTES - RGB_BYTES)
+    return RGB_BYTES
 
 
 def _reason(error: Exception) -> str:
@@ -259,20 +289,34 @@ UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 def _turned(pixels: UInt8Array, orientation: int) -> UInt8Array:
     turn = UPRIGHT.get(orientation)
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    return pixels if turn is None else turn(pixels)
 
 
 def _rgb_from(image: Image.Image, bits: int) -> UInt8Array:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip instead of scale
-        samples = np.asarray(image).clip(0, 65_535).astype(np.uint16)
-        grey = (samples >> (_used_bits(int(samples.max()), bits) - 8)).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    if image.mode == "RGB":
-        return np.asarray(image)
+    """Band by band: each copy of the whole picture would take memory, and the interpreter's lock for long."""
     image.info.pop("transparency", None)  # alpha is dropped anyway; Pillow would warn for each palette with some
-    rgb = image.convert("RGB")
-    image.close()  # frees its pixels before the next copy
-    return np.asarray(rgb)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    if not image.mode.startswith("I"):
+        for rows, band in _bands(image):
+            pixels[rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+        return pixels
+    # 16-bit grey; Pillow's own conversion would clip instead of scale
+    highest = max(int(np.asarray(band).max()) for _, band in _bands(image))
+    unused = _used_bits(min(max(0, highest), 65_535), bits) - 8
+    for rows, band in _bands(image):
+        grey = np.asarray(band).clip(0, 65_535) >> unused
+        pixels[rows] = grey.clip(0, 255)[:, :, np.newaxis]
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    count = max(1, _BAND_PIXELS // image.width)
+    if count >= image.height:
+        yield slice(None), image
+        return
+    for top in range(0, image.height, count):
+        bottom = min(image.height, top + count)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def _used_bits(highest: int, significant: int) -> int:

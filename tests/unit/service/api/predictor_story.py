@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from saccade.models.contract.specs import Task, input_tensor
 from saccade.service.api.admission import Admission
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
+from saccade.service.api.decoding_apart import DecodingApart
 from saccade.service.api.devices import Device, Devices
 from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
@@ -113,6 +114,7 @@ class Story:
         self._shares_decoding = shares_decoding
         self.repository = repository
         self._slow_pool = slow_pool
+        self.apart = DecodingApart(2)
         self.slots = Slots()
         self.slots.adopt(arena)
         self.estimates = InstanceEstimates()
@@ -136,7 +138,7 @@ class Story:
         admission = Admission(devices)
         fallback = Fallback(FallbackRule(has_ladder, 1.0), admission.expected_wait_s)
         threads = ImageThreads(self.pool, 2, lag=lag, slow_pool=self._slow_pool)
-        filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels)
+        filling = SlotFilling(threads, self.apart, ImageLimits(10_000), inline_pixels)
         self.metrics = Metrics(CollectorRegistry())
         catalog = ServingCatalog(self.metrics, lambda generation: None)
         kept = Disagreements(self.repository, keeps_pictures=True)
@@ -169,7 +171,9 @@ def running_story(pool: ThreadPoolExecutor | None = None, slots: int = 2, **name
     """With two threads, unless the test brings its own."""
     arena = SlotArena.create(slots, 16_384)
     with pool or ThreadPoolExecutor(2) as threads, structlog.testing.capture_logs():
-        yield Story(arena, threads, **named)
+        story = Story(arena, threads, **named)
+        yield story
+    story.apart.close()
     arena.close()
 
 
