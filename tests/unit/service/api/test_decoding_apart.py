@@ -47,11 +47,7 @@ def saved(image_format: str, side: int = 64, **options: object) -> bytes:
 
 def processes() -> list[psutil.Process]:
     """Those that decode, and the one that forks them."""
-    return [
-        each
-        for each in psutil.Process().children(recursive=True)
-        if decoding_apart.decoding_child.__name__ in each.cmdline()
-    ]
+    return [each for each in psutil.Process().children(recursive=True) if decoding_child.__name__ in each.cmdline()]
 
 
 def soon() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import BadImage, UnsupportedMedia
+from saccade.service.vision import image_decoder
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 # Pillow warns about odd metadata and large headers; here they are the subject.
@@ -291,3 +293,55 @@ def test_network_that_ignores_exif_gets_pictures_as_they_are_stored(image_format
     assert decode_image(turned, LIMITS).shape == (WIDTH, HEIGHT, 3)
     assert np.array_equal(decode_image(turned, LIMITS.for_network(spec)), decode_image(stored, LIMITS))
     assert LIMITS.for_network(spec.model_copy(update={"exif": "turned"})) is LIMITS
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("options", [{"quality": 30}, {"lossless": True}], ids=["lossy", "lossless"])
+def test_still_webp_has_the_pixels_that_pillow_reads(mode: str, options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (31, 45, len(mode)), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "WEBP", **options)
+
+    with Image.open(out) as image:
+        expected = np.asarray(image.convert("RGB"))
+
+    assert np.array_equal(decode_image(out.getvalue(), LIMITS), expected)
+
+
+def test_animated_webp_is_its_first_picture() -> None:
+    out = io.BytesIO()
+    first, second = Image.new("RGB", (40, 30), (200, 0, 0)), Image.new("RGB", (40, 30), (0, 0, 200))
+    first.save(out, "WEBP", lossless=True, save_all=True, append_images=[second])
+
+    assert (decode_image(out.getvalue(), LIMITS) == (200, 0, 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "I;16"])
+def test_picture_of_many_bands_is_that_of_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 20, 3), np.uint8))
+    out = io.BytesIO()
+    (noise.convert("L").convert(mode) if mode == "I;16" else noise.convert(mode)).save(out, "PNG")
+    whole = decode_image(out.getvalue(), LIMITS)
+
+    monkeypatch.setattr(image_decoder, "_BAND_PIXELS", 100)
+
+    assert np.array_equal(decode_image(out.getvalue(), LIMITS), whole)
+
+
+@pytest.mark.parametrize(
+    ("most_pixels", "pixel_bytes", "allowed"),
+    [
+        (50_000_000, 3, 50_000_000),
+        (50_000_000, 7, 35_714_285),
+        (100_000_000, 7, 71_428_571),
+        (1_000_000, 19, 1_000_000),
+    ],
+)
+def test_kinds_that_take_much_memory_may_have_fewer_pixels(most_pixels: int, pixel_bytes: int, allowed: int) -> None:
+    limits = ImageLimits(most_pixels)
+    side = math.isqrt(allowed)
+
+    limits.ensure(side, side, pixel_bytes)
+
+    with pytest.raises(BadImage, match=f"at most {allowed:,} are allowed.* raise SACCADE_MAX_PIXELS"):
+        limits.ensure(side + 1, side + 1, pixel_bytes)
