@@ -28,7 +28,8 @@ A request's life
    by `api/admission_rules.py` and by what `api/instance_estimates.py` expects of each; it gives a permit for a slot
    (`api/slots.py`), or the answer is 429.
 3. `api/slot_filling.py` decodes the picture (`vision/image_decoder.py`, mostly in `api/image_threads.py`, where
-   `api/decode_room.py` bounds the memory that `vision/decoding_cost.py` expects) and writes
+   `api/decode_room.py` bounds the memory that `vision/decoding_cost.py` expects; slow ones by `api/decoding_apart.py`
+   in the processes of `api/decoding_child.py`; still WebPs by `vision/webp_pixels.py`) and writes
    its pixels into the slot (`models/contract/preprocessing.py`, `ipc/tensor_slots.py`: shared memory).
    `vision/jpeg_segments.py` and `vision/png_chunks.py` pass over what is no pixels, `vision/more_formats.py` names the
    formats that a setting allows.

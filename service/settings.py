@@ -89,7 +89,7 @@ class Settings(BaseModel):
         description="longest time a head, and then a body, may take; 64 KiB of an answer must be taken in it",
     )
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
-    max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image, an 8K frame is 33 M; fewer of PNGs")
     max_tiles: int = Field(1024, ge=1, description="tiles of one picture, for networks whose answer is a picture")
     image_formats: str = Field(
         "", description="formats beyond JPEG, PNG, WebP and BMP, as gif,tiff: also avif, jpeg2000, heif, jxl"

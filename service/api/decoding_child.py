@@ -29,7 +29,7 @@ from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_im
 from saccade.service.vision.tiles import ensure_one_tile
 
 BEGUN = b"b"  # the first byte of an answer, so that a picture that nobody has begun is told from one that was lost
-_NICENESS = 10  # a tenth of what other processes get where all want the processors
+_NICENESS = 5  # a third of what other processes get where all want the processors; at 10 neighbours fare no better
 _SPARE_BYTES = 512 * 2**20  # of address space beyond what a picture is expected to take: no picture should need it
 _KEPT_BYTES = 64 * 2**20  # after a picture that takes more the process ends; others may have its memory
 _CLOSED = 7  # exit code: no more pictures can come

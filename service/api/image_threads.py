@@ -2,7 +2,7 @@
 
 Long jobs run in threads. Short ones run in the event loop, in the order in which they came, for a few milliseconds of
 each iteration: the loop reads new requests and sends answers in between, and no two of them fight for the interpreter.
-Pictures that take long to decode have threads of their own, so that others do not wait behind them.
+Pictures that take long to decode have threads of their own, which wait for the processes of `decoding_apart.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Estimates from a picture's first bytes what its decoding takes of memory and time, before anything is decoded.
 
-The bytes per pixel are the growth of a process's resident memory while it decoded 25 megapixels (`python -m
-tests.load.decoding_memory`), and above that what photographs took on other machines. The time is what it took there.
+The bytes per pixel are what the decoders hold at one time; the growth of a process that decodes 25 megapixels agrees
+(`python -m tests.load.decoding_memory`), but for the file itself. The time is what it took there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from saccade.service.vision.image_decoder import (
     PILLOW_BYTES,
     RGB_BYTES,
     TURBO_COLOURS,
+    UNUSUAL_JPEG_BYTES,
     coefficient_bytes,
     jpeg_header,
 )
@@ -43,7 +44,7 @@ class _Kind:
 
 
 _PLAIN_JPEG, _TURNED_JPEG = _Kind(RGB_BYTES, 2), _Kind(RGB_BYTES, 8)
-_UNUSUAL_JPEG, _PNG_OR_BMP, _OTHER = _Kind(PILLOW_BYTES + 8, 15), _Kind(PILLOW_BYTES, 30), _Kind(27, 40)
+_UNUSUAL_JPEG, _PNG_OR_BMP, _OTHER = _Kind(UNUSUAL_JPEG_BYTES, 15), _Kind(PILLOW_BYTES, 30), _Kind(27, 40)
 _SCANNED_JPEG_NANOSECONDS = 8
 _WEBP_NANOSECONDS = {LOSSY_BYTES: 15, LOSSLESS_BYTES: 40}
 _SCAN_NANOSECONDS = 2  # of each scan of a JPEG that has several; with next to no bytes 0.6
@@ -88,7 +89,7 @@ def _jpeg_kind_and_size(data: bytes) -> tuple[_Kind, tuple[int, int] | None]:
     if header is None or header.colorspace not in TURBO_COLOURS:
         return _with_scans(_UNUSUAL_JPEG, data), size
     if not header.is_one_scan:
-        memory_bytes = PILLOW_BYTES + coefficient_bytes(header)  # by Pillow, should it be damaged
+        memory_bytes = max(PILLOW_BYTES, 4 + coefficient_bytes(header))  # by Pillow, should it be damaged
         return _with_scans(_Kind(memory_bytes, _SCANNED_JPEG_NANOSECONDS), data), size
     return _PLAIN_JPEG if header.segments.orientation == 1 else _TURNED_JPEG, size
 

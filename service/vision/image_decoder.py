@@ -46,6 +46,7 @@ _BAND_PIXELS = 2**18  # a megabyte of Pillow's; larger ones leave the cache
 RGB_BYTES, PILLOW_BYTES = 3, 7  # of a pixel: as the network sees it, and besides in a picture of Pillow's
 _COEFFICIENT_BYTES = {"444": 6, "422": 4, "440": 4, "420": 3, "411": 3, "Gray": 2}  # by chroma
 _MOST_COEFFICIENT_BYTES = 8  # of four colours
+UNUSUAL_JPEG_BYTES = _MOST_COEFFICIENT_BYTES + 4  # and Pillow's picture; the result comes when libjpeg is done
 _MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # of a pixel in Pillow; 4 of others
 USUAL_PIXELS = 50_000_000
 _LEAST_BYTES = 250_000_000  # that decoding may take with so many pixels or fewer allowed, and in proportion with more
@@ -166,7 +167,7 @@ def _unusual_jpeg_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
         raise BadImage(f"the JPEG has {segments.bits} bits per sample, 8 are taken: send it as PNG, or with 8 bits")
 
     def ensure(width: int, height: int) -> None:
-        limits.ensure(width, height, PILLOW_BYTES + (0 if segments.is_one_scan else _MOST_COEFFICIENT_BYTES))
+        limits.ensure(width, height, PILLOW_BYTES if segments.is_one_scan else UNUSUAL_JPEG_BYTES)
         _ensure_scans(data, width * height)
 
     return _pillow_pixels(without_metadata(data), "JPEG", limits, ensure=ensure, orientation=segments.orientation)

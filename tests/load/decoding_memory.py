@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # mode, format and option
     "JPEG": ("RGB", "JPEG", {}),
     "JPEG, turned": ("RGB", "JPEG", {"exif": 6}),
     "JPEG, progressive": ("RGB", "JPEG", {"progressive": True}),
+    "JPEG, progressive 4:4:4": ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
     "JPEG, CMYK": ("CMYK", "JPEG", {}),
     "PNG": ("RGB", "PNG", {"compress_level": 1}),
     "PNG, transparent": ("RGBA", "PNG", {"compress_level": 1}),
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # mode, format and option
     "WebP, turned": ("RGBA", "WEBP", {"quality": 20, "method": 0, "exif": 6}),
     "WebP": ("RGB", "WEBP", {"quality": 20, "method": 0}),
     "WebP, transparent": ("RGBA", "WEBP", {"quality": 20, "method": 0}),
+    "WebP, lossless": ("RGB", "WEBP", {"lossless": True, "method": 0}),
     "BMP": ("RGB", "BMP", {}),
 }
 
@@ -49,7 +51,7 @@ def main() -> None:
                 [sys.executable, "-m", __spec__.name, str(path)], capture_output=True, text=True, check=True
             )
             bound = decoding_cost(path.read_bytes(), SIDE * SIDE).memory_bytes / (SIDE * SIDE)
-            print(f"{name:20} {float(measured.stdout):5.1f} bytes per pixel, counted as {bound:.0f}")
+            print(f"{name:24} {float(measured.stdout):5.1f} bytes per pixel, counted as {bound:.0f}")
 
 
 def measure(path: Path) -> None:
