@@ -7,6 +7,9 @@ again when it was killed. A picture whose process dies fails alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +32,7 @@ from saccade.service.vision.image_decoder import ImageLimits, ReadImage
 
 _IDLE_S = 60.0
 _LATE_S = 1.0  # after which a picture's process that should have ended is taken for stopped
+_BEGINS_WITHIN_S = 30.0  # of the process's start, on the busiest machine
 _ENDS_WITHIN_S = 5.0
 _TRIES = 3  # of a picture that nobody began: its process had just been killed, which the second try notices
 
@@ -42,7 +46,7 @@ class DecodingApart:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._running = 0
-        self._used_s = 0.0
+        self._started_s = self._used_s = 0.0
 
     def read(self, data: bytes, limits: ImageLimits, memory_bytes: int, until_s: float) -> ReadImage:
         """`read_image` in a process that is ended at `until_s`, on the monotonic clock.
@@ -112,7 +116,7 @@ class DecodingApart:
                     has_begun = file.read(1) == BEGUN
                     return _exchanged(file, data, job, out) if has_begun else None
             except TimeoutError:
-                self._kill(control)
+                self._give_up(control, has_begun)
             except (OSError, EOFError, msgspec.DecodeError):
                 pass
         if time.monotonic() >= job.until_s:
@@ -147,13 +151,21 @@ class DecodingApart:
                 env={**inherited_environment(), "OPENBLAS_NUM_THREADS": "1"},  # who forks may have no threads
                 process_group=0,  # signals of a terminal are for the supervisor
             )
+        self._started_s = time.monotonic()
         self._control = ours
 
-    def _kill(self, control: socket.socket) -> None:
+    def _give_up(self, control: socket.socket, has_begun: bool) -> None:
+        """Kills all where one does not even end at its deadline, or none begins; some may only be starting."""
         with self._lock:
-            if self._control is control and self._process is not None:
-                self._process.kill()
+            is_stopped = has_begun or time.monotonic() - self._started_s > _BEGINS_WITHIN_S
+            if self._control is control and is_stopped:
+                self._kill()
                 self._end()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with its decoders
 
     def _end(self) -> None:
         if self._control is not None:
@@ -162,7 +174,7 @@ class DecodingApart:
             try:
                 self._process.wait(_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self._kill()
                 self._process.wait()
         self._process = self._control = None
 

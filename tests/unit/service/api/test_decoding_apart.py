@@ -105,8 +105,10 @@ def test_picture_whose_process_dies_is_lost(unwilling: DecodingApart) -> None:
 def test_process_that_says_nothing_is_killed_after_the_deadline(
     unwilling: DecodingApart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding_apart, "_LATE_S", 2.0)
+    monkeypatch.setattr(decoding_apart, "_LATE_S", 5.0)
     before = psutil.Process().children()
+    with pytest.raises(DecoderLost):
+        unwilling.read(b"leave\n", LIMITS, 0, soon())  # so that it has started
 
     with pytest.raises(DeadlineExceeded):
         unwilling.read(b"hold\n", LIMITS, 0, time.monotonic())
