@@ -21,7 +21,7 @@ def refusal(width: int, height: int, scale: int) -> str:
     limits = TileLimits(ImageLimits(max_pixels=10_000_000), max_tiles=100_000, threads=1)
     task = TaskSpec(task=Task.IMAGE, picture="rgb", scale=scale)
     with pytest.raises(PictureTooLarge) as refused:
-        TiledPredictor(nobody, nobody, limits)._ensure_fits(width, height, tile_grid(width, height, SPEC), task)
+        TiledPredictor(nobody, nobody, nobody, limits)._ensure_fits(width, height, tile_grid(width, height, SPEC), task)
     return str(refused.value)
 
 
