@@ -26,9 +26,21 @@ def _sweep(parent: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _has_temporary_folder() -> bool:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def runtime_dir() -> Iterator[Path]:
-    """Makes the folder with `metrics` in it, and removes it at the end."""
+    """Makes the folder with `metrics` in it, and removes it at the end.
+
+    Where nothing but shared memory can be written, as in our containers, temporary files of this process and its
+    children go into it as well.
+    """
     shared_memory = Path("/dev/shm")
     parent = shared_memory if os.access(shared_memory, os.W_OK) else Path(tempfile.gettempdir())
     _sweep(parent)
@@ -37,6 +49,8 @@ def runtime_dir() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (building / "metrics").mkdir()
         path = building.rename(building.with_name(building.name[1:]))  # from now on others may sweep it
+        if not _has_temporary_folder():
+            os.environ["TMPDIR"] = str(path)
         try:
             yield path
         finally:

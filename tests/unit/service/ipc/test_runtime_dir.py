@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from saccade.service.ipc.runtime_dir import runtime_dir
 
@@ -52,3 +56,12 @@ def test_process_id_that_was_given_out_anew_says_nothing() -> None:
 
     with runtime_dir():
         assert not ours.exists()
+
+
+def test_temporary_files_go_into_it_where_nothing_else_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [path for path in [os.environ["TMPDIR"]] if path])
+
+    with runtime_dir() as path, tempfile.TemporaryDirectory() as folder:
+        assert Path(folder).parent == path
