@@ -106,7 +106,8 @@ def refusal_of(offer: Offer, urgency: Urgency, bounds: WaitBounds) -> Overloaded
             f"too long to be answered within {1000 * allowed_s:.0f} ms, the objective of requests that name no "
             "deadline; retry later, or allow it more time with deadline_ms"
         )
-    return Overloaded(f"a request would wait about {1000 * wait_s:.0f} ms for the device now, {why}", over_s, "wait")
+    place = "for the device" if offer.wait.wait_s >= urgency.decode_wait_s else "to be decoded"
+    return Overloaded(f"a request would wait about {1000 * wait_s:.0f} ms {place} now, {why}", over_s, "wait")
 
 
 def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:

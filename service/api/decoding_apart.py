@@ -25,7 +25,7 @@ from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import PreprocessSpec
 from saccade.service import errors
 from saccade.service.api import decoding_child
-from saccade.service.api.decoding_child import BEGUN, Decoded, Job, read_message, write_message
+from saccade.service.api.decoding_child import PID_BYTES, Decoded, Job, read_message, write_message
 from saccade.service.errors import DeadlineExceeded, DecoderLost, SaccadeError
 from saccade.service.ipc.child_process import inherited_environment
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage
@@ -95,6 +95,11 @@ class DecodingApart:
                 done = self._tried(data, job, out)
                 if done is not None:
                     return done
+        except OSError as error:  # of a socket or process to be made
+            raise DecoderLost(
+                f"no process can decode the image now ({error.strerror}): retry shortly; the limits of open files or "
+                "processes may be too low"
+            ) from error
         finally:
             with self._lock:
                 self._running -= 1
@@ -110,18 +115,18 @@ class DecodingApart:
             if control is None:
                 return None
             ours.settimeout(max(0.0, job.until_s - time.monotonic()) + _LATE_S)
-            has_begun = False
+            decoder = 0
             try:
                 with ours.makefile("rwb") as file:
-                    has_begun = file.read(1) == BEGUN
-                    return _exchanged(file, data, job, out) if has_begun else None
+                    decoder = int.from_bytes(file.read(PID_BYTES), "little")
+                    return _exchanged(file, data, job, out) if decoder else None
             except TimeoutError:
-                self._give_up(control, has_begun)
+                self._give_up(control, decoder)
             except (OSError, EOFError, msgspec.DecodeError):
                 pass
         if time.monotonic() >= job.until_s:
             raise DeadlineExceeded("the deadline passed while the image was decoded")
-        if not has_begun:
+        if not decoder:
             return None
         raise DecoderLost(
             "the process that decoded the image was killed, perhaps for want of memory: retry, or send a smaller image"
@@ -130,6 +135,9 @@ class DecodingApart:
     def _send(self, theirs: socket.socket) -> socket.socket | None:
         """Hands a picture's socket to the process, which is started if there is none; None where it has just ended."""
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._kill()  # its decoders, which nobody would replace
+                self._end()
             if self._control is None:
                 self._start()
             control = self._control
@@ -154,11 +162,15 @@ class DecodingApart:
         self._started_s = time.monotonic()
         self._control = ours
 
-    def _give_up(self, control: socket.socket, has_begun: bool) -> None:
-        """Kills all where one does not even end at its deadline, or none begins; some may only be starting."""
+    def _give_up(self, control: socket.socket, decoder: int) -> None:
+        """Kills a decoder that does not even end at its deadline, or all where none begins; some may be starting."""
         with self._lock:
-            is_stopped = has_begun or time.monotonic() - self._started_s > _BEGINS_WITHIN_S
-            if self._control is control and is_stopped:
+            if self._control is not control:
+                return
+            if decoder:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(decoder, signal.SIGKILL)
+            elif time.monotonic() - self._started_s > _BEGINS_WITHIN_S:
                 self._kill()
                 self._end()
 

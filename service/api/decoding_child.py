@@ -28,7 +28,7 @@ from saccade.service.errors import BadImage, SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
 from saccade.service.vision.tiles import ensure_one_tile
 
-BEGUN = b"b"  # the first byte of an answer, so that a picture that nobody has begun is told from one that was lost
+PID_BYTES = 4  # an answer begins with who decodes, so that a picture that nobody has begun is told from a lost one
 _NICENESS = 5  # a third of what other processes get where all want the processors; at 10 neighbours fare no better
 _SPARE_BYTES = 512 * 2**20  # of address space beyond what a picture is expected to take: no picture should need it
 _KEPT_BYTES = 64 * 2**20  # after a picture that takes more the process ends; others may have its memory
@@ -114,7 +114,7 @@ def answer(file: BufferedRWPair) -> int:
 
     The process is ended at the job's deadline, and can take little more memory than expected.
     """
-    file.write(BEGUN)
+    file.write(os.getpid().to_bytes(PID_BYTES, "little"))
     file.flush()
     body = read_message(file)
     if not body:

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.decode_room import DecodeRoom
 from saccade.service.api.event_loop_lag import EventLoopLag
-from saccade.service.errors import SaccadeError
+from saccade.service.errors import Overloaded, SaccadeError
 from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
@@ -79,22 +79,17 @@ class ImageThreads:
         self._room = DecodeRoom(decode_room_bytes(threads))
         self._usual = _Lane(pool, threads)
         self._slow = self._usual if slow_pool is None else _Lane(slow_pool, threads)
-        self._slow_share = RunningMean(_LATEST_SHARE, 0.0)  # of all jobs
         self._clock = clock
 
     @property
     def job_s(self) -> float:
-        """Expected seconds of one job, which may be a slow one; 0 before the first job is done."""
-        return self._expected(self._usual.job_s, self._slow.job_s)
+        """Expected seconds of one job that is not slow; 0 before the first is done."""
+        return self._usual.job_s
 
     @property
     def wait_s(self) -> float:
-        """Expected seconds until one more job begins, which may be a slow one."""
-        usual_s = max(self._usual.wait_s, len(self._short_jobs) * self._usual.job_s)
-        return self._expected(usual_s, self._slow.wait_s)
-
-    def _expected(self, usual_s: float, slow_s: float) -> float:
-        return usual_s + (self._slow_share.value or 0.0) * (slow_s - usual_s)
+        """Expected seconds until one more job begins that is not slow: slow ones stand in nobody else's way."""
+        return max(self._usual.wait_s, len(self._short_jobs) * self._usual.job_s)
 
     async def run_short(self, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
         """Runs `work` in the event loop itself, now or in one of its next iterations.
@@ -141,7 +136,16 @@ class ImageThreads:
             return work()
         finally:
             self._usual.mean_job_s.add(self._clock() - start_s)
-            self._slow_share.add(0.0)
+
+    def _ensure_in_time(self, cancellation: Cancellation) -> None:
+        wait_s = self._slow.wait_s
+        if wait_s > cancellation.until_s - time.monotonic():
+            raise Overloaded(
+                f"pictures that take long to decode wait about {1000 * wait_s:.0f} ms now, too long for the deadline: "
+                "retry later, or send smaller pictures or baseline JPEGs",
+                wait_s,
+                "wait",
+            )
 
     async def run(
         self,
@@ -154,9 +158,11 @@ class ImageThreads:
         """Runs `work` in a thread, and holds the permit until the thread no longer uses the slot.
 
         Work that takes much memory waits until there is room for it. When the request is cancelled, work that has not
-        begun is dropped.
+        begun is dropped. Raises Overloaded for a slow picture that would wait for others past its deadline.
         """
         lane = self._slow if is_slow else self._usual
+        if is_slow:
+            self._ensure_in_time(cancellation)
         held = await self._room.enter(memory_bytes, cancellation)
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[ResultT] = loop.create_future()
@@ -168,7 +174,6 @@ class ImageThreads:
 
         def done(seconds: float, outcome: Callable[[], None]) -> None:
             lane.mean_job_s.add(seconds)
-            self._slow_share.add(float(is_slow))
             end()
             if not waiting.done():
                 outcome()

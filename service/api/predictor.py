@@ -96,6 +96,7 @@ class _Request(msgspec.Struct, frozen=True):
     ladder_level: int | None  # level of the instance that answers; None without a ladder
     asked: int  # mask of the extra outputs that are computed: what the answer has, and a score that is only counted
     shadow: Asked | None = None
+    gate: asyncio.Semaphore | None = None  # which images without a permit pass first
 
 
 def new_delay() -> RunningQuantile:
@@ -128,6 +129,7 @@ class Predictor:
         self._threads = threads
         self._lag = lag
         self._delay_s = new_delay()
+        self._gates: dict[str, asyncio.Semaphore] = {}  # by device: for requests that leave room for others
 
     def ensure_room(
         self,
@@ -155,24 +157,33 @@ class Predictor:
         priority: Priority = Priority.NORMAL,
         render: Render = prediction_of,
         shadow: Asked | None = None,
+        leaves_room: bool = False,
     ) -> list[ImageAnswer]:
         """Returns one answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
 
-        Images that get no slot at once wait for one until the deadline. `shadow` is asked about them afterwards.
+        Images that get no slot at once wait for one until the deadline. Those of all requests that leave room take
+        half of the slots at most, and one more for each request. `shadow` is asked about them afterwards.
         """
         start_s = time.monotonic()
         urgency = self._urgency(target, priority, deadline_s - start_s, parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
-        admitted = self._admission.admit(instances, len(images), urgency)
+        admitted = self._admission.admit(instances, 1 if leaves_room else len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
         counted = ExtraKind.TRUST.bit & admitted.instance.gives if parameters.counts_trust else 0
         asked = parameters.asked | counted
-        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, asked, shadow)
+        gate = self._gate(admitted) if leaves_room else None
+        request = _Request(
+            target, parameters, deadline_s, priority, client, render, admitted, level, asked, shadow, gate
+        )
         answers = await self._answers(images, admitted.permits, request)
         if admitted.expected_s and priority is Priority.NORMAL:  # others are overtaken, or overtake
             self._note_delay(answers, time.monotonic() - start_s - admitted.expected_s)
         target.usage.count([answer.error for answer in answers])
         return answers
+
+    def _gate(self, admitted: Admitted) -> asyncio.Semaphore:
+        slots = admitted.permits[0].arena.slot_count
+        return self._gates.setdefault(admitted.instance.device, asyncio.Semaphore(max(1, slots // 2)))
 
     def _note_delay(self, answers: Sequence[ImageAnswer], delay_s: float) -> None:
         """Learns from images that were alone; one without an answer was late by so much at least."""
@@ -195,10 +206,14 @@ class Predictor:
 
     async def _answer(self, image: Image | SaccadeError, permit: Permit | None, request: _Request) -> ImageAnswer:
         """Returns the image's prediction or its error; without a permit the image first waits for one."""
+        is_within = False
         try:
             if isinstance(image, SaccadeError):
                 raise image
             if permit is None:
+                if request.gate is not None:
+                    await request.gate.acquire()
+                    is_within = True
                 permit = await request.admitted.next_permit(request.client, request.deadline_s)
             with Cancellation(request.deadline_s + _GRACE_S, request.client) as cancellation:
                 return await self._predict_image(image, permit, request, cancellation)
@@ -212,6 +227,8 @@ class Predictor:
         finally:
             if permit is not None:
                 permit.release()
+            if request.gate is not None and is_within:
+                request.gate.release()
 
     async def _predict_image(
         self, image: Image, permit: Permit, request: _Request, cancellation: Cancellation

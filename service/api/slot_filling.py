@@ -84,9 +84,10 @@ class SlotFilling:
             return Filled(unmoved(target.manifest.preprocess))
         spec = target.manifest.preprocess
         header = small_jpeg_header(image, self._inline_pixels)
+        limits = self._limits.for_network(spec)
 
         def work() -> Filled:
-            read = read_image(image, self._limits.for_network(spec), header)
+            read = read_image(image, limits, header)
             ensure_one_tile(read.pixels, spec)
             return Filled(preprocess_into(read.pixels, spec, pixels_out), read.damage)
 
@@ -95,8 +96,7 @@ class SlotFilling:
         cost = decoding_cost(image, self._limits.max_pixels)
 
         def work_apart() -> Filled:
-            limits, until_s = self._limits.for_network(spec), cancellation.until_s
-            return Filled(*self._apart.fit(image, limits, cost.memory_bytes, until_s, spec, pixels_out))
+            return Filled(*self._apart.fit(image, limits, cost.memory_bytes, cancellation.until_s, spec, pixels_out))
 
         chosen = work_apart if cost.is_slow else work
         return await self._threads.run(permit, chosen, cancellation, cost.memory_bytes, cost.is_slow)

@@ -137,6 +137,7 @@ class TiledPredictor:
                 request.priority,
                 _Adding(mosaic),
                 request.shadow,
+                leaves_room=True,
             )
             for tile in tiles:
                 if tile.error is not None:

@@ -189,8 +189,8 @@ def _ensure_scans(data: bytes, pixels: int) -> None:
 
 def _png_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
     png = png_essentials(data)
-    if png.has_too_many_chunks:
-        raise BadImage("the PNG image is cut into too many chunks: save it again")
+    if png.fault:
+        raise BadImage(f"the PNG image {png.fault}")
     if png.upright:
         try:
             return _pillow_pixels(png.upright, "PNG", limits, bits=png.significant_bits)

@@ -22,16 +22,18 @@ class PngEssentials:
     pixels: bytes  # a PNG file without metadata
     upright: bytes  # the same with what says which way is up; empty where nothing does
     significant_bits: int  # of each sample, from an sBIT chunk; 0: not said
-    has_too_many_chunks: bool
+    fault: str  # why no pixels may be decoded, beside damage that the decoder tells; "": nothing
 
 
 def png_essentials(data: bytes) -> PngEssentials:
     """Of any bytes that begin as PNG does; what is damaged stays in, for the decoder to judge."""
     pixels, upright = [_SIGNATURE], [_SIGNATURE]
-    position, bits, count = len(_SIGNATURE), 0, 0
+    position, bits, count, fault = len(_SIGNATURE), 0, 0, ""
     while position + _CHUNK_HEAD.size <= len(data) and count < MAX_CHUNKS:
         size, kind = _CHUNK_HEAD.unpack_from(data, position)
         end = position + _CHUNK_HEAD.size + size + 4  # a checksum follows
+        if (kind == b"IHDR") != (count == 0):  # what a decoder allocates must be what this header says
+            fault = "does not begin with its one header: save it again"
         if kind in _PIXELS:
             pixels.append(data[position:end])
             upright.append(data[position:end])
@@ -46,4 +48,6 @@ def png_essentials(data: bytes) -> PngEssentials:
         if kind == b"IEND":
             break
     has_more = len(upright) > len(pixels)
-    return PngEssentials(b"".join(pixels), b"".join(upright) if has_more else b"", bits, count == MAX_CHUNKS)
+    if count == MAX_CHUNKS:
+        fault = "is cut into too many chunks: save it again"
+    return PngEssentials(b"".join(pixels), b"".join(upright) if has_more else b"", bits, fault)

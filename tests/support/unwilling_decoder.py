@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 
-from saccade.service.api.decoding_child import BEGUN, read_message
+from saccade.service.api.decoding_child import PID_BYTES, read_message
 
 _held: list[socket.socket] = []
 
@@ -24,7 +25,7 @@ def main() -> None:
             return
         picture = socket.socket(fileno=descriptors[0])
         with picture.makefile("rwb") as file:
-            file.write(BEGUN)
+            file.write(os.getpid().to_bytes(PID_BYTES, "little"))
             file.flush()
             read_message(file)
             wish = file.readline()

@@ -25,7 +25,7 @@ from saccade.service.api.grpc.streams import stream_of_answers
 Context = Any  # grpc.aio.ServicerContext, which is generic in ways that do not matter here
 _LENGTH = b"inference-header-content-length"
 _ASKS_FOR_FINAL, _IS_FINAL = "triton_enable_empty_final_response", "triton_final_response"
-_PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-priority", "x-request-id"})
+_PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-priority", "x-request-id", "x-routing-key"})
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,

@@ -86,7 +86,7 @@ def _ensure_binary(body: bytes) -> None:
         hint = "the body is an image without its line ends: send it with --data-binary @FILE instead of -d"
     else:
         hint = "send an image with --data-binary @FILE or -F image=@FILE, and JSON as application/json"
-    raise BadRequest(f"the body is form-encoded, as curl's -d sends it; {hint}")
+    raise BadRequest(f"the body is text, as curl's -d makes it, or its file is no picture; {hint}")
 
 
 def _from_json(body: bytes, max_images: int) -> GivenImages:

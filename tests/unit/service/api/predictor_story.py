@@ -147,12 +147,18 @@ class Story:
         return Predictor(admission, fallback, filling, threads, lag, shadows, shares_decoding=shares)
 
     def start(
-        self, *images: bytes | SaccadeError, deadline_s: float | None = None, shadow: ServingTarget | None = None
+        self,
+        *images: bytes | SaccadeError,
+        deadline_s: float | None = None,
+        shadow: ServingTarget | None = None,
+        leaves_room: bool = False,
     ) -> asyncio.Task[list[ImageAnswer]]:
         until_s = time.monotonic() + FAR_S if deadline_s is None else deadline_s
         asked = None if shadow is None else Asked("request 1", self._target, shadow)
         return asyncio.create_task(
-            self._predictor.predict(images, self._target, self._parameters, until_s, self.client, shadow=asked)
+            self._predictor.predict(
+                images, self._target, self._parameters, until_s, self.client, shadow=asked, leaves_room=leaves_room
+            )
         )
 
     def candidate(self, side: int | None = None) -> ServingTarget:

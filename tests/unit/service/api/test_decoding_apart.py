@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import time
 from collections.abc import Iterator
 
@@ -109,11 +111,36 @@ def test_process_that_says_nothing_is_killed_after_the_deadline(
     before = psutil.Process().children()
     with pytest.raises(DecoderLost):
         unwilling.read(b"leave\n", LIMITS, 0, soon())  # so that it has started
+    started = [process for process in psutil.Process().children() if process not in before]
 
     with pytest.raises(DeadlineExceeded):
         unwilling.read(b"hold\n", LIMITS, 0, time.monotonic())
 
-    assert psutil.Process().children() == before
+    assert psutil.wait_procs(started, FAR_S) == (started, [])
+    with pytest.raises(DecoderLost):
+        unwilling.read(b"leave\n", LIMITS, 0, soon())  # by another process
+
+
+def test_decoders_do_not_outlive_the_process_that_forks_them(apart: DecodingApart) -> None:
+    apart.read(saved("PNG"), LIMITS, 0, soon())
+    (forker,) = [process for process in psutil.Process().children() if decoding_child.__name__ in process.cmdline()]
+    decoders = forker.children()
+    forker.kill()
+    psutil.wait_procs([forker], FAR_S)
+
+    assert apart.read(saved("PNG"), LIMITS, 0, soon()).pixels.shape == (64, 64, 3)
+
+    assert psutil.wait_procs(decoders, FAR_S)[1] == []
+
+
+def test_no_descriptor_left_is_told(apart: DecodingApart, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(decoding_apart.socket, "socketpair", refused)
+
+    with pytest.raises(DecoderLost, match=r"\(Too many open files\): retry shortly"):
+        apart.read(saved("PNG"), LIMITS, 0, soon())
 
 
 def test_program_that_never_begins_is_tried_three_times() -> None:

@@ -13,6 +13,7 @@ import pytest
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.image_threads import ImageThreads
+from saccade.service.errors import Overloaded
 from tests.support.clients import ScriptedClient
 
 
@@ -117,13 +118,21 @@ async def test_usual_pictures_do_not_wait_behind_slow_ones() -> None:
     await asyncio.wait(slow)
 
 
-async def test_one_slow_picture_counts_for_a_twentieth_of_what_is_expected() -> None:
+async def test_slow_picture_that_would_wait_past_its_deadline_is_refused() -> None:
     with ThreadPoolExecutor(1) as pool:
         story = Story(slow_pool=pool)
-        await story.short(0.0)
-        await story.long(is_slow=True, seconds=2.0)
+        await story.long(is_slow=True, seconds=10_000.0)
+        story.threads._slow.pool = HeldPool(2)
+        waiting = [asyncio.create_task(story.long(is_slow=True)) for _ in range(2)]
+        await asyncio.sleep(0)
 
-    assert story.threads.job_s == pytest.approx(0.05 * 2.0)
+        with pytest.raises(Overloaded, match="pictures that take long to decode wait about 5000000 ms now"):
+            await story.long(is_slow=True)
+
+        assert (story.threads.wait_s, story.threads.job_s) == (0.0, 0.0)  # of pictures that are not slow
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
 
 
 async def test_short_jobs_of_a_long_iteration_wait_for_the_next_in_their_order() -> None:

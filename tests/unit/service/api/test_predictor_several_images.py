@@ -8,7 +8,7 @@ import time
 import pytest
 
 from saccade.service.errors import BadRequest, ClientLeft, DeadlineExceeded, Overloaded
-from tests.unit.service.api.predictor_story import Story, image
+from tests.unit.service.api.predictor_story import Story, image, running_story
 
 
 async def test_bad_image_among_several_fails_alone_and_order_is_kept(story: Story) -> None:
@@ -56,6 +56,24 @@ async def test_two_requests_with_more_images_than_slots_do_not_block_each_other(
 
     assert [answer.error for answer in (*await first, *await second)] == [None] * 8
     assert story.slots.in_use == 0
+
+
+async def test_images_of_requests_that_leave_room_take_half_of_the_slots_and_one_more_each() -> None:
+    with running_story(slots=8) as story:
+        many = [story.start(*[image()] * 20, leaves_room=True) for _ in range(2)]
+        begun = [await story.worker.submitted.get() for _ in range(4 + 2)]
+
+        other = story.start(image())  # a slot is free for whoever comes
+        await story.worker.answer(await story.worker.submitted.get())
+
+        assert (await other)[0].error is None
+        assert story.slots.in_use == 6
+        for request_id in begun:
+            await story.worker.answer(request_id)
+        for _ in range(40 - 6):
+            await story.worker.answer(await story.worker.submitted.get())
+        assert [answer.error for answers in [await each for each in many] for answer in answers] == [None] * 40
+        assert story.slots.in_use == 0
 
 
 async def test_image_that_gets_no_turn_before_the_deadline_says_so(story: Story) -> None:

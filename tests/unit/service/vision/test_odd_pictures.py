@@ -213,6 +213,17 @@ def test_hostile_header_costs_little(hostile: bytes) -> None:
 
 
 @pytest.mark.timeout(5)
+def test_png_that_does_not_begin_with_its_one_header_is_refused() -> None:
+    """Its memory is reckoned by the first bytes, and Pillow would go by the last header."""
+    data, small = (encoded(Image.new("RGB", (side, side)), "PNG") for side in (40, 8))
+    header = slice(8, 33)
+    text = b"\0\0\0\3tEXta\0b" + zlib.crc32(b"tEXta\0b").to_bytes(4, "big")
+
+    for odd in (small[header] + data[header], data[header] + small[header], text + data[header], b""):
+        with pytest.raises(BadImage, match="does not begin with its one header"):
+            decode_image(data[:8] + odd + data[33:], LIMITS)
+
+
 def test_png_of_endless_chunks_is_refused() -> None:
     png = encoded(picture(), "PNG")
     chunk = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
