@@ -200,3 +200,9 @@ class StartFailed(SaccadeError):
 
 class SettingsError(SaccadeError):
     pass
+
+
+def without_frames(error: SaccadeError) -> SaccadeError:
+    """Returns the error without where it was raised: those frames hold the picture, and hold the error themselves."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error

@@ -34,7 +34,7 @@ from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
-from saccade.service.errors import DeadlineExceeded, NotFinite, PoorPicture, SaccadeError
+from saccade.service.errors import DeadlineExceeded, NotFinite, PoorPicture, SaccadeError, without_frames
 from saccade.service.ipc import messages
 from saccade.service.running_figures import RunningQuantile
 from saccade.service.vision.answers import prediction_of
@@ -354,4 +354,4 @@ def _is_cheap(task: Task, parameters: Parameters, geometry: Geometry) -> bool:
 
 
 def _failed(error: SaccadeError, request: _Request) -> ImageAnswer:
-    return ImageAnswer(None, error, _NO_TIMES, request.admitted.instance.variant, request.ladder_level)
+    return ImageAnswer(None, without_frames(error), _NO_TIMES, request.admitted.instance.variant, request.ladder_level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import itertools
 import os
@@ -43,6 +44,7 @@ _FAILURES_PERIOD_S = 0.05
 _ANSWERS_EVERY = 20  # of these periods: how requests ended is reported each second where none failed
 _TALLY_PERIOD_S = 0.5  # a canary that harms is found out a fraction of a second later for it
 _USAGE_PERIOD_S = 0.2  # much shorter than the shortest time that a version stays in memory
+_TRIM_PERIOD_S = 15.0
 _NEW_OBJECTS = 20_000  # new objects between garbage collections: some thousand requests, a few MB
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
 
@@ -109,7 +111,8 @@ class ApiProcess:
             connecting = tasks.create_task(self._api.devices.run())
             watching = tasks.create_task(self._watch_keys())
             reports = (self._report_usage(), self._report_answers(), self._report_tallies(), self._send_traces())
-            endless = [tasks.create_task(each) for each in (*reports, self._api.apart.run())]
+            others = (self._api.apart.run(), self._give_memory_back())
+            endless = [tasks.create_task(each) for each in (*reports, *others)]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
@@ -185,6 +188,19 @@ class ApiProcess:
     async def _send_traces(self) -> None:
         if self._api.traces is not None:
             await self._api.traces.run()
+
+    async def _give_memory_back(self) -> None:
+        """Collects what refers to itself, and has the allocator return what it keeps, while no request has a slot.
+
+        Requests that failed hold their bodies by their errors' frames, and bodies that came at one time leave gaps.
+        """
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        while True:
+            await asyncio.sleep(_TRIM_PERIOD_S)
+            if not any(device.slots.in_use for device in self._api.devices.by_name.values()):
+                gc.collect()
+                if trim is not None:
+                    await asyncio.to_thread(trim, 0)
 
     async def _report_usage(self) -> None:
         """Reports which versions requests use; the supervisor unloads the least recently used ones."""

@@ -30,7 +30,7 @@ from saccade.service.api.priority import Priority
 from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
 from saccade.service.core import StageTimes
-from saccade.service.errors import PictureTooLarge, SaccadeError
+from saccade.service.errors import PictureTooLarge, SaccadeError, without_frames
 from saccade.service.vision.answers import ensure_usable
 from saccade.service.vision.decoding_cost import decoding_cost, most_pixels_of
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
@@ -107,7 +107,7 @@ class TiledPredictor:
             with Cancellation(request.deadline_s, request.client) as cancellation:
                 return await self._picture(image, request, cancellation)
         except SaccadeError as error:
-            return ImageAnswer(None, error, StageTimes(0.0, 0.0, 0.0, 0.0), "")
+            return ImageAnswer(None, without_frames(error), StageTimes(0.0, 0.0, 0.0, 0.0), "")
 
     async def _picture(self, image: bytes, request: _Request, cancellation: Cancellation) -> ImageAnswer:
         start_s = time.perf_counter()

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from saccade.service.ipc.child_process import extend_environment
+
 _NAME = "saccade-"
 _LOCK = "lock"
 
@@ -50,7 +52,7 @@ def runtime_dir() -> Iterator[Path]:
         (building / "metrics").mkdir()
         path = building.rename(building.with_name(building.name[1:]))  # from now on others may sweep it
         if not _has_temporary_folder():
-            os.environ["TMPDIR"] = str(path)
+            extend_environment({"TMPDIR": str(path)})
         try:
             yield path
         finally:

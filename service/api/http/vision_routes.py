@@ -40,14 +40,7 @@ from saccade.service.api.slot_filling import Image
 from saccade.service.api.tiled_predictor import TiledPredictor
 from saccade.service.api.tracing.request_trace import TRACE_SCOPE
 from saccade.service.core import Outcome
-from saccade.service.errors import (
-    ClientLeft,
-    Draining,
-    NotLoaded,
-    Overloaded,
-    SaccadeError,
-    WorkerLost,
-)
+from saccade.service.errors import ClientLeft, Draining, NotLoaded, Overloaded, SaccadeError, WorkerLost, without_frames
 from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.api_keys import Scope as KeyScope
 from saccade.service.logs import is_debug
@@ -241,7 +234,7 @@ class PredictEndpoint:
                 send, 200, answer.content_type, answer.body, request_id, answer.server_timing, answer.headers
             )
         except SaccadeError as error:
-            self._count_error(scope, target, error)
+            self._count_error(scope, target, without_frames(error))
             if not isinstance(error, ClientLeft):
                 self._log(error, request_id, target)
                 must_close = not body.can_be_dropped(headers)

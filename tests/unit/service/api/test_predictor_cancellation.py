@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 
 import pytest
 
+from saccade.service.api.cancellation import Cancellation
 from saccade.service.errors import ClientLeft, DeadlineExceeded
 from saccade.service.ipc import messages
 from tests.unit.service.api.predictor_story import Story, image
@@ -42,6 +44,24 @@ async def test_deadline_ends_the_request_but_not_the_slot(story: Story) -> None:
     assert story.slots.in_use == 1  # the worker may still be reading it
     await story.worker.answer(request_id, messages.DONE_CANCELLED)
     assert story.slots.in_use == 0
+
+
+async def test_request_that_failed_holds_nothing_of_itself(story: Story) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        (late,) = await story.start(image(), deadline_s=time.monotonic() + 0.3)
+        leaving = story.start(image())
+        await story.worker.submitted.get()
+        await story.worker.submitted.get()
+        await story.client.leave()
+        (left,) = await leaving
+        del leaving
+        assert [each for each in gc.get_objects() if isinstance(each, Cancellation)] == []
+    finally:
+        gc.enable()
+
+    assert (type(late.error), type(left.error)) == (DeadlineExceeded, ClientLeft)
 
 
 async def test_deadline_that_has_passed_costs_the_worker_nothing(story: Story) -> None:
