@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, judge_reaching_boxes, wrong_form
-from saccade.export.data.data_notes import calibration_notes, metric_of, resolution_of, test_notes
+from saccade.export.data.data_notes import calibration_notes, loose_notes, metric_of, resolution_of, test_notes
 from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
@@ -289,7 +289,7 @@ def _judge(
                     findings.complain(text, text)
             for text in truth_notes(recipe.task.task, recipe.labels, split):
                 findings.note(text, text)
-    for text in (*calibration_notes(loaded, splits), *test_notes(loaded, splits)):
+    for text in (*calibration_notes(loaded, splits), *test_notes(loaded, splits), *loose_notes(loaded)):
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from saccade.export.data.data_report import SplitFacts, pictures_word
 from saccade.export.data.resolution import resolution_sentence
-from saccade.export.gate.limits import fewer_test_images
+from saccade.export.gate.limits import fewer_test_images, loose_limits
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
@@ -51,6 +51,17 @@ def test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[s
         yield (
             f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: "
             f"{fewer_test_images(used)}"
+        )
+
+
+def loose_notes(loaded: LoadedRecipe) -> Iterator[str]:
+    """Notes limits beyond what says something, which deny every variant unless the recipe allows them."""
+    gate = loaded.recipe.gate
+    loose = [] if gate.allow_loose_thresholds else loose_limits(gate)
+    if loose:
+        yield (
+            f"every variant will be denied: limits so loose that they say nothing: {', '.join(loose)}: tighten them, "
+            "or set `gate: {allow_loose_thresholds: true}`"
         )
 
 

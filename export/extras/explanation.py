@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import GraphError
 from saccade.export.extras.branch_nodes import BranchNodes
+from saccade.export.extras.depth import is_deep, is_mixed_later
 from saccade.export.extras.feature_maps import (
     AttentionMap,
     FeatureMap,
@@ -74,11 +75,21 @@ def explained(model: onnx.ModelProto, task: Task, classes: int) -> ExtraBranch:
     attention = class_attention(view, outputs[:1]) if features is None else None
     if attention is not None:
         return _attention(view, nodes, attention)
-    found = [features] if features is not None else last_maps(view, outputs[:1])[:1]
-    if not found:
-        raise NoExtra("its graph has no map of the picture behind which only the head lies, and no class token")
-    (last,) = found
+    last = features if features is not None else _last_map(view, outputs[:1])
+    if last is None:
+        raise NoExtra(
+            "its graph has no map of the picture behind which only the head lies, and no class token among tokens "
+            "whose rows and columns a convolution gives"
+        )
     return map_branch(nodes, principal_component(view, nodes, last), last, "principal component")
+
+
+def _last_map(view: GraphView, outputs: Sequence[str]) -> FeatureMap | None:
+    """The last map of a convolution, unless most of the network follows it."""
+    for found in last_maps(view, outputs)[:1]:
+        if is_deep(view, outputs, [found]) and not is_mixed_later(view, outputs, found):
+            return found
+    return None
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -151,9 +162,10 @@ def _of_detector(view: GraphView, nodes: BranchNodes, outputs: Sequence[str], cl
             for each in scores
         ]
         return _levels(nodes, scores, heats, "class activation")
-    features = maps_before(view, last_maps(view, outputs))
-    if not features:
-        raise NoExtra("its graph has no map of the picture in front of its boxes")
+    last = last_maps(view, outputs)
+    if not last or not is_deep(view, outputs, last):
+        raise NoExtra("its graph has no map of the picture in front of its boxes, or one that most layers follow")
+    features = maps_before(view, last)
     heats = []
     for each in features:
         heat = _scaled(nodes, nodes.add("Relu", principal_component(view, nodes, each)))
@@ -187,7 +199,7 @@ def _attention(view: GraphView, nodes: BranchNodes, found: AttentionMap) -> Extr
     weights = nodes.float_side(view, found.tensor)
     first = nodes.add("Gather", weights, nodes.constant("first", np.array(0, np.int64)), axis=2)  # (n, heads, tokens)
     mean = nodes.mean(first, (1,))
-    ends = (np.array([found.prefix], np.int64), np.array([found.prefix + found.side**2], np.int64))
+    ends = (np.array([found.prefix], np.int64), np.array([found.prefix + found.rows * found.columns], np.int64))
     places = nodes.add(
         "Slice",
         mean,
@@ -195,7 +207,7 @@ def _attention(view: GraphView, nodes: BranchNodes, found: AttentionMap) -> Extr
         nodes.constant("to", ends[1]),
         nodes.constant("axis_1", np.array([1], np.int64)),
     )
-    size = FeatureMap(found.tensor, "tokens", 1, found.side, found.side, found.prefix)
+    size = FeatureMap(found.tensor, "tokens", 1, found.rows, found.columns, found.prefix)
     return map_branch(nodes, places, size, "class attention")
 
 

@@ -13,9 +13,9 @@ from typing import Literal
 import onnx
 
 from saccade.export.extras.graph_view import GraphView
+from saccade.export.extras.token_grid import CONVOLUTIONS, KEEP_PLACES, has_places, token_grid
 from saccade.export.graph.graph_rewrites import attribute
 
-_MOST_PREFIX = 8  # tokens before those of the picture: class, distillation, registers
 _FEWEST_CELLS = 4
 _MOST_CELLS = 128 * 128
 # They pass on the values of their first input, one by one or in another form.
@@ -25,39 +25,6 @@ _SAME_VALUES = frozenset(
 _PROBABILITIES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})  # they leave the order of classes
 _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool"})
 _POOLS = _MEANS | {"GlobalMaxPool", "ReduceMax", "ReduceSum", "MaxPool"}
-# Behind a convolution they keep the places of a map.
-_KEEP_PLACES = frozenset(
-    (
-        *(
-            "Relu",
-            "Clip",
-            "LeakyRelu",
-            "PRelu",
-            "Elu",
-            "Selu",
-            "Sigmoid",
-            "HardSigmoid",
-            "HardSwish",
-            "Tanh",
-            "Softplus",
-        ),
-        *("Gelu", "Erf", "Mish", "Pow", "Sqrt", "Exp", "Add", "Mul", "Sub", "Div", "Min", "Max", "Concat"),
-        *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "MaxPool"),
-        *(
-            "AveragePool",
-            "Resize",
-            "Upsample",
-            "Pad",
-            "Identity",
-            "Cast",
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "Dropout",
-        ),
-        *("DepthToSpace", "SpaceToDepth", "Slice", "Split"),
-    )
-)
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger"})
 
 Layout = Literal["channels first", "channels last", "tokens"]
 
@@ -85,10 +52,11 @@ class LinearHead:
 
 @dataclass(frozen=True, slots=True)
 class AttentionMap:
-    """Attention weights (n, heads, queries, prefix + side * side), of whose queries the first one counts."""
+    """Attention weights (n, heads, queries, prefix + rows * columns), of whose queries the first one counts."""
 
     tensor: str
-    side: int
+    rows: int
+    columns: int
     prefix: int
 
 
@@ -130,11 +98,11 @@ def finer_map(view: GraphView, features: FeatureMap) -> FeatureMap | None:
     """The last map with more places that a map is made of; None where only the picture has more, and for tokens."""
     if features.layout != "channels first":
         return None
-    for node in reversed(_ancestors(view, [features.tensor])):
+    for node in reversed(view.ancestors([features.tensor])):
         name = node.output[0]
         shape = view.shape(name)
         has_more = len(shape) == 3 and shape[1] > features.rows and shape[2] > features.columns
-        if has_more and view.is_float(name) and _has_places(view, name):
+        if has_more and view.is_float(name) and has_places(view, name):
             return _checked(FeatureMap(name, "channels first", *shape))
     return None
 
@@ -148,7 +116,7 @@ def class_maps(view: GraphView, outputs: Sequence[str], classes: int) -> list[Fe
 def last_maps(view: GraphView, outputs: Sequence[str]) -> list[FeatureMap]:
     """The last maps that convolutions have made, one per level; those with most channels where there are several."""
     by_size: dict[tuple[int, int], FeatureMap] = {}
-    for found in _last_maps(view, outputs, _KEEP_PLACES | _CONVOLUTIONS):
+    for found in _last_maps(view, outputs, KEEP_PLACES | CONVOLUTIONS):
         size = (found.rows, found.columns)
         if size not in by_size or found.channels > by_size[size].channels:
             by_size[size] = found
@@ -168,14 +136,18 @@ def maps_before(view: GraphView, maps: Sequence[FeatureMap]) -> list[FeatureMap]
 
 
 def class_attention(view: GraphView, outputs: Sequence[str]) -> AttentionMap | None:
-    """What the class token, or the query of attention pooling, looks at in the last layer that has one."""
-    for node in reversed([node for node in _ancestors(view, outputs) if node.op_type == "Softmax"]):
-        shape = view.shapes.get(node.output[0], ())
-        if len(shape) != 4 or shape[0] != 1 or not view.is_float(node.output[0]):
+    """What the class token, or the query of attention pooling, looks at in the last layer of attention.
+
+    None where that layer's tokens are no grid: what an earlier layer looks at is not what the answer is made of.
+    """
+    for node in reversed([node for node in view.ancestors(outputs) if node.op_type == "Softmax"]):
+        name = node.output[0]
+        shape = view.shapes.get(name, ())
+        if len(shape) != 4 or shape[0] != 1 or not view.is_float(name) or shape[2] not in (1, shape[3]):
             continue
-        side, prefix = _square(shape[3])
-        if side * side >= _FEWEST_CELLS and (shape[2] == 1 or (shape[2] == shape[3] and prefix)):
-            return AttentionMap(node.output[0], side, prefix)
+        grid = token_grid(view, name, shape[3])
+        is_grid = grid is not None and grid.rows * grid.columns >= _FEWEST_CELLS and (shape[2] == 1 or grid.prefix)
+        return AttentionMap(name, grid.rows, grid.columns, grid.prefix) if grid is not None and is_grid else None
     return None
 
 
@@ -201,20 +173,15 @@ def _pooled(view: GraphView, node: onnx.NodeProto) -> FeatureMap | None:
         case 3, (1, 2):
             return _checked(FeatureMap(node.input[0], "channels last", shape[2], shape[0], shape[1]))
         case 2, (1,):
-            side, prefix = _square(shape[0])
-            return _checked(FeatureMap(node.input[0], "tokens", shape[1], side, side, prefix))
+            grid = token_grid(view, node.input[0], shape[0])
+            if grid is not None:
+                tokens = FeatureMap(node.input[0], "tokens", shape[1], grid.rows, grid.columns, grid.prefix)
+                return _checked(tokens)
     return None
 
 
 def _checked(found: FeatureMap) -> FeatureMap | None:
     return found if _FEWEST_CELLS <= found.rows * found.columns <= _MOST_CELLS and found.channels > 1 else None
-
-
-def _square(tokens: int) -> tuple[int, int]:
-    """(side, prefix) of so many tokens; a side of 0 where they are no square behind a few others."""
-    side = math.isqrt(tokens)
-    prefix = tokens - side * side
-    return (side, prefix) if prefix <= _MOST_PREFIX and side > 1 else (0, 0)
 
 
 def _is_map(view: GraphView, node: onnx.NodeProto) -> bool:
@@ -234,7 +201,7 @@ def _last_maps(view: GraphView, outputs: Sequence[str], operators: frozenset[str
         if node is None:
             continue
         shape = view.shape(name)
-        if len(shape) == 3 and node.op_type in operators and view.is_float(name) and _has_places(view, name):
+        if len(shape) == 3 and node.op_type in operators and view.is_float(name) and has_places(view, name):
             found = _checked(FeatureMap(name, "channels first", *shape))
             if found is not None:
                 yield found
@@ -245,42 +212,6 @@ def _last_maps(view: GraphView, outputs: Sequence[str], operators: frozenset[str
                 pending.append(each)
 
 
-def _has_places(view: GraphView, name: str) -> bool:
-    """Whether a tensor comes from a convolution through operators that leave values where they are."""
-    for _ in range(64):
-        node = view.producers.get(name)
-        if node is None or len(view.shape(name)) != 3:
-            return False
-        if node.op_type in _CONVOLUTIONS:
-            return True
-        if node.op_type not in _KEEP_PLACES:
-            return False
-        data = [each for each in node.input if each and not view.is_constant(each) and len(view.shape(each)) == 3]
-        if not data:
-            return False
-        name = max(data, key=lambda each: math.prod(view.shape(each)[1:]))
-    return False
-
-
 def _first_places(view: GraphView, name: str) -> FeatureMap | None:
     shape = view.shape(name)
     return _checked(FeatureMap(name, "channels first", *shape)) if len(shape) == 3 and view.is_float(name) else None
-
-
-def _ancestors(view: GraphView, outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that outputs are made of, each behind those that it reads."""
-    order: dict[int, onnx.NodeProto] = {}
-    pending: list[tuple[str, bool]] = [(name, False) for name in outputs]
-    entered: set[int] = set()
-    while pending:
-        name, is_done = pending.pop()
-        node = view.producers.get(name)
-        if node is None:
-            continue
-        if is_done:
-            order.setdefault(id(node), node)
-        elif id(node) not in entered:
-            entered.add(id(node))
-            pending.append((name, True))
-            pending += [(each, False) for each in node.input if each]
-    return list(order.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -67,3 +68,21 @@ class GraphView:
             given = self.numbers(node.input[1])
         rank = len(self.shapes.get(node.input[0], ()))
         return () if given is None else tuple(sorted(int(axis) % rank for axis in given)) if rank else ()
+
+    def ancestors(self, outputs: Sequence[str]) -> list[onnx.NodeProto]:
+        """The nodes that tensors are made of, each behind those that it reads."""
+        order: dict[int, onnx.NodeProto] = {}
+        pending: list[tuple[str, bool]] = [(name, False) for name in outputs]
+        entered: set[int] = set()
+        while pending:
+            name, is_done = pending.pop()
+            node = self.producers.get(name)
+            if node is None:
+                continue
+            if is_done:
+                order.setdefault(id(node), node)
+            elif id(node) not in entered:
+                entered.add(id(node))
+                pending.append((name, True))
+                pending += [(each, False) for each in node.input if each]
+        return list(order.values())

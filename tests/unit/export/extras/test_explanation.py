@@ -43,7 +43,27 @@ WEIGHTS = {
     "flat": (6, 3),
     "wide": (96, 3),
     "all": (768, 3),
+    "patch": (48, 6),
+    "square": (6, 6),
 }
+CLASS_TOKEN = """
+    class = ReduceMean<keepdims=1>(patches, one_axis)
+    tokens = Concat<axis=1>(class, patches)
+"""
+ATTENTION = """
+    turned = Transpose<perm=[0,2,1]>(tokens)
+    products = MatMul(tokens, turned)
+    hundred = Constant<value_float=0.0001>()
+    small = Mul(products, hundred)
+    head_axis = Constant<value_ints=[1]>()
+    heads = Unsqueeze(small, head_axis)
+    weights = Softmax<axis=3>(heads)
+    square_weights = Squeeze(weights, head_axis)
+    mixed = MatMul(square_weights, tokens)
+    zero = Constant<value_int=0>()
+    token = Gather<axis=1>(mixed, zero)
+    logits = MatMul(token, flat)
+"""
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
 
 
@@ -61,6 +81,18 @@ def classifier(body: str, *weights: str, opset: int = 20) -> onnx.ModelProto:
     mark_network_outputs(model, ["logits"])
     onnx.checker.check_model(model)
     return model
+
+
+def patches(strides: str, flattened: str = "rows") -> str:
+    """Tokens (n, places, 6) of a convolution's map, whose channels are turned behind the places first or last."""
+    turned = {
+        "rows": "to_rows = Constant<value_ints=[0, 6, -1]>()\n rows = Reshape(map, to_rows)\n"
+        "patches = Transpose<perm=[0,2,1]>(rows)\n",
+        "places": "last = Transpose<perm=[0,2,3,1]>(map)\n to_places = Constant<value_ints=[0, -1, 6]>()\n"
+        "patches = Reshape(last, to_places)\n",
+    }
+    made = f"map = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[{strides}]>(pixels, kernel)\n"
+    return made + turned[flattened] + "one_axis = Constant<value_ints=[1]>()\n"
 
 
 def weight(model: onnx.ModelProto, name: str) -> NDArray[Any]:
@@ -167,35 +199,69 @@ def test_a_map_without_pooling_is_found_in_front_of_the_flattening() -> None:
     assert explained_maps(classifier(body, "kernel", "wide"), "principal component").shape == (3, 4, 4)
 
 
-def test_the_class_token_shows_what_it_attends_to() -> None:
-    body = (
-        PIXELS
-        + """
-    map = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[8,8]>(pixels, kernel)
-    to_rows = Constant<value_ints=[0, 6, 4]>()
-    rows = Reshape(map, to_rows)
-    patches = Transpose<perm=[0,2,1]>(rows)
-    one_axis = Constant<value_ints=[1]>()
-    class = ReduceMean<keepdims=1>(patches, one_axis)
-    tokens = Concat<axis=1>(class, patches)
-    turned = Transpose<perm=[0,2,1]>(tokens)
-    products = MatMul(tokens, turned)
-    hundred = Constant<value_float=0.0001>()
-    small = Mul(products, hundred)
-    head_axis = Constant<value_ints=[1]>()
-    heads = Unsqueeze(small, head_axis)
-    weights = Softmax<axis=3>(heads)
-    square = Squeeze(weights, head_axis)
-    mixed = MatMul(square, tokens)
-    zero = Constant<value_int=0>()
-    token = Gather<axis=1>(mixed, zero)
-    logits = MatMul(token, flat)
-    """
-    )
-    model = classifier(body, "kernel", "flat")
+@pytest.mark.parametrize(("strides", "grid"), [("8,8", (2, 2)), ("2,8", (8, 2)), ("8,2", (2, 8))])
+def test_the_class_token_shows_what_it_attends_to(strides: str, grid: tuple[int, int]) -> None:
+    model = classifier(PIXELS + patches(strides) + CLASS_TOKEN + ATTENTION, "kernel", "flat")
     maps = explained_maps(model, "class attention")
     (weights,) = inside(model, "weights")
-    np.testing.assert_allclose(maps.reshape(3, 4), weights.mean(1)[:, 0, 1:], rtol=1e-6)
+    np.testing.assert_allclose(maps, weights.mean(1)[:, 0, 1:].reshape(3, *grid), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("strides", "grid"), [("4,4", (4, 4)), ("2,8", (8, 2)), ("8,2", (2, 8))])
+@pytest.mark.parametrize("flattened", ["rows", "places"])
+def test_a_mean_over_tokens_lies_on_the_grid_of_the_patches(
+    strides: str, grid: tuple[int, int], flattened: str
+) -> None:
+    mean = "axis = Constant<value = int64[1] {1}>()\n vector = ReduceMean<keepdims=0>(hot, axis)\n"
+    body = patches(strides, flattened) + "hot = Relu(patches)\n" + mean + "logits = Gemm<transB=1>(vector, head)"
+    model = classifier(PIXELS + body, "kernel", "head")
+    maps = explained_maps(model, "class activation")
+    map_, class_ids = inside(model, "map", "class_ids")
+    expected = np.einsum("nc,nchw->nhw", weight(model, "head")[class_ids[:, 0]], np.maximum(map_, 0))
+    assert maps.shape[1:] == grid
+    np.testing.assert_allclose(maps, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
+
+
+FEWER = """
+    chosen = Constant<value_ints=[15,3,7,0,4,1,2,6,8]>()
+    kept = Gather<axis=1>(patches, chosen)
+    class = ReduceMean<keepdims=1>(kept, one_axis)
+    tokens = Concat<axis=1>(class, kept)
+"""
+BEHIND = """
+    class = ReduceMean<keepdims=1>(patches, one_axis)
+    tokens = Concat<axis=1>(patches, class)
+"""
+
+
+@pytest.mark.parametrize("joined", [FEWER, BEHIND], ids=["some tokens left out", "the class token comes last"])
+def test_tokens_that_are_no_grid_are_not_guessed_to_be_one(joined: str) -> None:
+    model = classifier(PIXELS + patches("4,4") + joined + ATTENTION, "kernel", "flat")
+    with pytest.raises(NoExtra, match="rows and columns"):
+        explained(model, Task.CLASSIFY, 3)
+
+
+def test_tokens_without_a_convolution_are_not_guessed_to_be_a_grid() -> None:
+    cut = """
+    to_patches = Constant<value_ints=[0, 16, 48]>()
+    cut = Reshape(pixels, to_patches)
+    patches = MatMul(cut, patch)
+    one_axis = Constant<value_ints=[1]>()
+    """
+    model = classifier(PIXELS + cut + CLASS_TOKEN + ATTENTION, "patch", "flat")
+    with pytest.raises(NoExtra, match="rows and columns"):
+        explained(model, Task.CLASSIFY, 3)
+
+
+def test_a_map_that_most_of_the_network_follows_explains_no_answer() -> None:
+    layers = [f"made{layer + 1} = MatMul(made{layer}, square)\n" for layer in range(4)]
+    body = patches("4,4") + "made0 = Relu(patches)\n" + "".join(layers)
+    flat = "vector = Flatten(made4)\n logits = MatMul(vector, wide)"
+    model = classifier(PIXELS + body + flat, "kernel", "square", "wide")
+    with pytest.raises(NoExtra, match="only the head lies"):
+        explained(model, Task.CLASSIFY, 3)
+    with pytest.raises(NoExtra, match="most layers follow"):
+        explained(model, Task.DETECT, 3)
 
 
 def test_networks_without_a_map_are_named() -> None:
