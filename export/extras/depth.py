@@ -9,8 +9,7 @@ from saccade.export.extras.graph_view import GraphView
 from saccade.export.extras.token_grid import CONVOLUTIONS
 
 _LEAST_DEPTH = 0.25  # of the layers one behind another; the patches of a transformer of two blocks have 0.07
-_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "QLinearMatMul", "Einsum", "Attention"})
-_LAYERS = CONVOLUTIONS | _PRODUCTS | {"Gemm", "QGemm", "LSTM", "GRU", "RNN"}
+_LAYERS = CONVOLUTIONS | {"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm", "QGemm", "Einsum", "LSTM", "GRU", "RNN"}
 
 
 def is_deep(view: GraphView, outputs: Sequence[str], maps: Sequence[FeatureMap]) -> bool:
@@ -23,14 +22,15 @@ def is_deep(view: GraphView, outputs: Sequence[str], maps: Sequence[FeatureMap])
     return deepest >= _LEAST_DEPTH * max((depths.get(name, 0) for name in outputs), default=0)
 
 
-def is_mixed_later(view: GraphView, outputs: Sequence[str], features: FeatureMap) -> bool:
-    """Whether attention follows a map: a product of two tensors that are both made of it."""
-    made = {features.tensor}
-    for node in view.ancestors(outputs):
-        data = [name in made for name in node.input if name]
-        if not any(data):
-            continue
-        if node.op_type in _PRODUCTS and sum(data) > 1:
-            return True
-        made.update(node.output)
-    return False
+def is_attended_later(view: GraphView, outputs: Sequence[str], features: FeatureMap) -> bool:
+    """Whether more layers of attention follow a map than lie in front of it."""
+    before = _attentions(view, [features.tensor])
+    return _attentions(view, outputs) > 2 * before
+
+
+def _attentions(view: GraphView, outputs: Sequence[str]) -> int:
+    """Attention is a Softmax over more than a vector per image, or the operator itself."""
+    return sum(
+        node.op_type == "Attention" or (node.op_type == "Softmax" and len(view.shape(node.output[0])) > 1)
+        for node in view.ancestors(outputs)
+    )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import GraphError
 from saccade.export.extras.branch_nodes import BranchNodes
-from saccade.export.extras.depth import is_deep, is_mixed_later
+from saccade.export.extras.depth import is_attended_later, is_deep
 from saccade.export.extras.feature_maps import (
     AttentionMap,
     FeatureMap,
@@ -87,7 +87,7 @@ def explained(model: onnx.ModelProto, task: Task, classes: int) -> ExtraBranch:
 def _last_map(view: GraphView, outputs: Sequence[str]) -> FeatureMap | None:
     """The last map of a convolution, unless most of the network follows it."""
     for found in last_maps(view, outputs)[:1]:
-        if is_deep(view, outputs, [found]) and not is_mixed_later(view, outputs, found):
+        if is_deep(view, outputs, [found]) and not is_attended_later(view, outputs, found):
             return found
     return None
 

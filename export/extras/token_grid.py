@@ -99,16 +99,16 @@ def _turns(view: GraphView, name: str, *, may_turn: bool) -> int | None:
 
 
 def _flattened(view: GraphView, node: onnx.NodeProto) -> tuple[int, int] | None:
-    """Rows and columns of a convolution's map that a node brings to (n, c, places) or (n, places, c)."""
+    """Rows and columns of a convolution's map brought to (n, c, places) or (n, places, c), or so per head."""
     if node.op_type != "Reshape":
         return None
     before, after = view.shape(node.input[0]), view.shape(node.output[0])
-    if len(before) != 3 or len(after) != 2:
+    if len(before) != 3 or len(after) not in (2, 3):
         return None
     match _turns(view, node.input[0], may_turn=True):
-        case 0 if after == (before[0], before[1] * before[2]):
+        case 0 if after[-2:] == (before[0], before[1] * before[2]):
             return before[1], before[2]
-        case 1 if after == (before[0] * before[1], before[2]):
+        case 1 if after[-2:] == (before[0] * before[1], before[2]):
             return before[0], before[1]
     return None
 
