@@ -196,6 +196,7 @@ def test_slices_that_are_all_too_small_are_refused_and_some_are_noted(root: Path
     assert only_complaint(refused) == text
     assert noted.complaints == ()
     assert "slices of fewer than 3 test pictures are not judged: camera=south 1" in noted.notes
+    assert any("every variant will be denied" in text and "(at least 20)" in text for text in noted.notes)
 
 
 def test_a_changed_table_is_read_again(root: Path) -> None:
