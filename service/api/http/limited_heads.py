@@ -70,7 +70,7 @@ class LimitedHeads(TakenAnswers):
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         if self.cycle is not None:
-            self.cycle.body = b""  # nobody reads it, and connection and request refer to each other
+            self.cycle.body = bytearray()  # nobody reads it, and connection and request refer to each other
 
     def data_received(self, data: bytes) -> None:
         """Refuses what is too large as far as it was read: a field without an end reaches no callback of the parser."""
