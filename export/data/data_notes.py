@@ -12,6 +12,7 @@ from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Task
 
+ALL_DENIED = "every variant will be denied"
 _METRICS: Mapping[Task, MetricName] = {
     Task.CLASSIFY: "top1",
     Task.DETECT: "map",
@@ -48,10 +49,7 @@ def test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[s
     needed = recipe.gate.test_images_limit(metric_of(loaded))
     used = next((split.different for split in splits if split.name == "test"), 0)
     if recipe.gate.needs_labels and 0 < used < needed:
-        yield (
-            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: "
-            f"{fewer_test_images(used)}"
-        )
+        yield (f"{ALL_DENIED}: test has {pictures_word(used)} and {needed} are asked for: {fewer_test_images(used)}")
 
 
 def loose_notes(loaded: LoadedRecipe) -> Iterator[str]:
@@ -60,7 +58,7 @@ def loose_notes(loaded: LoadedRecipe) -> Iterator[str]:
     loose = [] if gate.allow_loose_thresholds else loose_limits(gate)
     if loose:
         yield (
-            f"every variant will be denied: limits so loose that they say nothing: {', '.join(loose)}: tighten them, "
+            f"{ALL_DENIED}: limits so loose that they say nothing: {', '.join(loose)}: tighten them, "
             "or set `gate: {allow_loose_thresholds: true}`"
         )
 

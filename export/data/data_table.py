@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from saccade.export.data.data_notes import ALL_DENIED
 from saccade.export.data.data_report import DataReport, SplitFacts, pictures_word
 from saccade.models.contract.specs import Task
 
@@ -43,7 +44,9 @@ def print_data(console: Console, report: DataReport) -> None:
         _say(console, f"resolution: {report.resolution}")
     for text in report.complaints:
         _say(console, f"refused: {text}", "red")
-    if not report.complaints:
+    if any(note.startswith(ALL_DENIED) for note in report.notes):
+        _say(console, f"data: can be read, but {ALL_DENIED} (see the note)", "yellow")
+    elif not report.complaints:
         _say(console, "data: ok", "green")
 
 

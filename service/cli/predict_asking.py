@@ -10,6 +10,8 @@ from typing import Any
 from saccade.client import AnyPrediction, Client, NoAnswer, Problem, UnexpectedAnswer
 from saccade.service.cli.image_files import STANDARD_INPUT, bytes_of
 
+_KEY_STATUSES = (401, 403)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -106,4 +108,5 @@ class Asking:
 def problem_text(problem: Mapping[str, Any]) -> str:
     """In one line, for people."""
     status = f"{problem['status']} " if "status" in problem else ""
-    return f"{status}{problem['title']}: {problem['detail']}"
+    how = "; here by --key-file FILE or SACCADE_CLIENT_KEY" if problem.get("status") in _KEY_STATUSES else ""
+    return f"{status}{problem['title']}: {problem['detail']}{how}"

@@ -15,7 +15,7 @@ from saccade.models.contract.manifest import ManifestError, read_manifest
 from saccade.service.backends.registry import absent_kinds
 from saccade.service.device_names import is_cpu
 from saccade.service.errors import RepositoryError, SaccadeError
-from saccade.service.repository.open import newest_versions
+from saccade.service.repository.open import list_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
 from saccade.service.repository.verify import ensure_judged
 from saccade.service.settings import Settings
@@ -83,10 +83,12 @@ def _may_choose(settings: Settings) -> bool:
 
 def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> TuningTask | None:
     """Chooses the newest version that takes longest per image by its manifest; None where none can be tried."""
-    costs: list[tuple[float, Path, str]] = []
-    for found in newest_versions(settings.repository):
+    newest: dict[str, tuple[float, Path, str]] = {}  # of each model that can be served
+    for found in list_versions(settings.repository):
         try:
             manifest, _ = read_manifest(found.path)
+            if (manifest.model, manifest.version) != (found.key.model, found.key.version):
+                continue
             ensure_judged(manifest, allow_unjudged=settings.allow_unjudged)
             variant = choose_variant(manifest, settings.devices[0], settings.variant, absent_kinds(settings.backend))
             files = [found.path / file for file in (variant.file, *variant.external_data)]
@@ -95,10 +97,10 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
             continue
         rate = images_per_s(variant, "cpu")
         if rate and size_bytes <= LARGEST_FILE_BYTES:
-            costs.append((1 / rate, found.path, variant.name))
-    if not costs:
+            newest[found.key.model] = (1 / rate, found.path, variant.name)
+    if not newest:
         return None
-    image_s, version_dir, name = max(costs)
+    image_s, version_dir, name = max(newest.values())
     if image_s > _SLOWEST_IMAGE_S:
         return None
     sizes = batch_sizes(read_manifest(version_dir)[0], settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,16 @@ def test_version_that_cannot_be_read_is_left_to_whoever_loads_it(repository: Pat
     tuned(Settings(repository=repository), 2)
 
     assert Path(measured[0].version_dir).parent.name == "classifier"
+
+
+def test_directory_that_holds_another_versions_manifest_leaves_the_version_that_serves(
+    repository: Path, measured: list[TuningTask]
+) -> None:
+    shutil.copytree(repository / "classifier" / "1", repository / "classifier" / "2")
+
+    tuned(Settings(repository=repository), 2)
+
+    assert Path(measured[0].version_dir).name == "1"
 
 
 def test_version_that_nobody_judged_is_not_measured_unless_it_may_be_served(
