@@ -199,21 +199,25 @@ class Predictor:
         waiting = [None] * (len(images) - len(permits))
         async with asyncio.TaskGroup() as tasks:
             answers = [
-                tasks.create_task(self._answer(image, permit, request))
+                tasks.create_task(self._answer_in_turn(image, permit, request))
                 for image, permit in zip(images, [*permits, *waiting], strict=True)
             ]
         return [answer.result() for answer in answers]
 
+    async def _answer_in_turn(
+        self, image: Image | SaccadeError, permit: Permit | None, request: _Request
+    ) -> ImageAnswer:
+        if permit is not None or request.gate is None:
+            return await self._answer(image, permit, request)
+        async with request.gate:
+            return await self._answer(image, permit, request)
+
     async def _answer(self, image: Image | SaccadeError, permit: Permit | None, request: _Request) -> ImageAnswer:
         """Returns the image's prediction or its error; without a permit the image first waits for one."""
-        is_within = False
         try:
             if isinstance(image, SaccadeError):
                 raise image
             if permit is None:
-                if request.gate is not None:
-                    await request.gate.acquire()
-                    is_within = True
                 permit = await request.admitted.next_permit(request.client, request.deadline_s)
             with Cancellation(request.deadline_s + _GRACE_S, request.client) as cancellation:
                 return await self._predict_image(image, permit, request, cancellation)
@@ -227,8 +231,6 @@ class Predictor:
         finally:
             if permit is not None:
                 permit.release()
-            if request.gate is not None and is_within:
-                request.gate.release()
 
     async def _predict_image(
         self, image: Image, permit: Permit, request: _Request, cancellation: Cancellation
