@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,22 @@ def test_a_client_that_leaves_while_its_images_wait_frees_their_slots(narrow: Se
             wait_until(lambda: narrow.metric("saccade_slots_in_use") == SLOTS, what="its images wait")
         wait_until(lambda: narrow.outcomes("client_left") == left + 1, what="the leaver is counted")
     narrow.wait_idle()
+
+
+def test_an_answer_that_is_written_after_the_client_half_closed_says_so(narrow: Server, gate: Gate) -> None:
+    """One whose answer was on its way already cannot: the end of its sending side is read after the request."""
+    picture = red_png(30)
+    narrow.wait_idle()
+    with RawClient(narrow.port) as client, gate.closed():
+        client.send_head(PREDICT, f"Content-Length: {len(picture)}")
+        client.send(picture)
+        client.socket.shutdown(socket.SHUT_WR)
+        gate.wait_for_runs(1)
+        assert narrow.is_live()  # the only HTTP process has looked at its sockets since
+        gate.open()
+        status, headers, body = client.receive()
+    assert (status, headers["connection"]) == (200, "close")
+    assert red_of(json.loads(body)["predictions"][0]) == 30
 
 
 def test_work_of_a_client_that_left_is_not_run(narrow: Server, gate: Gate) -> None:
