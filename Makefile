@@ -4,12 +4,11 @@ export SACCADE_REPOSITORY ?= repository
 unexport PYTHONDONTWRITEBYTECODE # every process of a test would compile this package again
 PYTHON := .venv/bin/python
 READY := .venv/.ready
-SIDE_BY_SIDE := -n auto --dist loadfile # all but servers under load share the cores
-LONELY := tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
+SIDE_BY_SIDE := -n auto --dist loadfile
 UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers chaos soak fuzz golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export export-all serve serve-fake test test-again test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers chaos soak fuzz golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -33,8 +32,10 @@ serve-fake: $(READY) ## the HTTP side without any runtime, for work on clients
 	SACCADE_BACKEND=fake .venv/bin/saccade serve
 
 test: $(READY) ## everything but what needs a GPU or minutes per test
-	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "$(UNMARKED)" $(LONELY:%=--ignore=%)
-	$(PYTHON) -m pytest -m "$(UNMARKED)" $(LONELY)
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "$(UNMARKED)"
+
+test-again: $(READY) ## what failed last, alone
+	$(PYTHON) -m pytest --last-failed --last-failed-no-failures none
 
 test-slow: $(READY) ## tests that take minutes each; `make test UNMARKED="not gpu and not matrix"` runs them with the others
 	$(PYTHON) -m pytest -m "slow and not gpu and not matrix"
