@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -178,6 +179,26 @@ def test_no_text_speaks_of_what_is_not_in_the_repository() -> None:
 
 def test_readme_is_short_enough_to_be_read() -> None:
     assert (ROOT / "README.md").stat().st_size <= README_BYTES
+
+
+def test_nothing_is_told_twice() -> None:
+    """A line of the change log replaces the one before it about the same thing; a row of figures too."""
+    lines = (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
+    rows = (ROOT / "tests" / "load" / "README.md").read_text("utf-8").splitlines()
+    beginnings = [line[:70] for line in lines if line.startswith("- ")]
+    figures = [re.split(r" \| |, at a load of", row)[0] for row in rows if re.search(r"\| `[^|]*` \|$", row)]
+
+    assert beginnings
+    assert figures
+    assert [text for text, count in Counter([*beginnings, *figures]).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("package", ["service", "export"])
+def test_decisions_are_numbered_without_gaps(package: str) -> None:
+    text = (ROOT / package / "DECISIONS.md").read_text("utf-8")
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)]
+
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_settings_table_is_what_the_code_says() -> None:
