@@ -208,8 +208,10 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_name(source: SourceSpec, weights: object) -> str:
-    """Returns the network's own name, or the checkpoint's name when the source has none."""
-    name = source_name(source).lower().rpartition("/")[2].rpartition(":")[2]
+    """Returns the network's own name, or the file's: the checkpoint's, or that of the code around a `build`."""
+    name = source_name(source).lower().rpartition("/")[2]
+    file, _, function = name.rpartition(":")
+    name = file.removesuffix(".py") if file.endswith(".py") else function
     if name == source.kind and isinstance(weights, str):
         name = Path(weights).stem.lower()
     return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind

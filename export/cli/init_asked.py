@@ -34,9 +34,9 @@ _CONDITIONS = {  # by the beginning of what a refusal asks for: on what it depen
     "labels: ": "only if its class numbers begin with 1",
 }
 _GAPS = {  # what a recipe may lack, and a line for it
-    "labels": "labels: [first, second]  # write the names of its classes, in the file's order\n",
-    "preprocess": "preprocess: {width: 640, height: 640, fit: stretch}  # write the size that it was trained with\n",
-    "task": "task: {task: classify}  # or detect, segment, segment-instances, embed, image\n",
+    "labels": "labels: [first, second]  # its classes, in the file's order; no such line for embed and image\n",
+    "preprocess": "preprocess: {width: 640, height: 640, fit: stretch}  # what it was trained with; image: fit: tile\n",
+    "task": "task: {task: classify}  # or detect, segment, segment-instances, embed; {task: image, picture: rgb}\n",
 }
 
 

@@ -72,7 +72,7 @@ def _from_text(value: object) -> object:
         kind = value.get("kind")
         if kind not in SOURCE_KIND_NAMES:
             near = difflib.get_close_matches(str(kind), SOURCE_KIND_NAMES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"unknown kind {kind!r}{hint} There are: {', '.join(SOURCE_KIND_NAMES)}")
     return value
 

@@ -116,7 +116,12 @@ def test_weights_are_relative_to_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "weights", "name"),
-    [("timm/ResNet50.a1_in1k", "w.safetensors", "resnet50.a1_in1k"), ("onnx", "nets/My Net.onnx", "my-net")],
+    [
+        ("timm/ResNet50.a1_in1k", "w.safetensors", "resnet50.a1_in1k"),
+        ("onnx", "nets/My Net.onnx", "my-net"),
+        ("module/nets/denoiser.py:build", "w.safetensors", "denoiser"),
+        ("module/nets.resnet:digits_classifier", "w.safetensors", "digits_classifier"),
+    ],
 )
 def test_model_is_named_after_the_network_or_its_checkpoint(source: str, weights: str, name: str) -> None:
     spec: SourceSpec = TypeAdapter(SourceSpec).validate_python(source)

@@ -144,6 +144,24 @@ def test_facts_that_are_missing_are_listed(tmp_path: Path, pictures: Path) -> No
     assert not (tmp_path / "r.yaml").exists()
 
 
+def test_what_is_pasted_says_what_a_network_of_pictures_does_not_need(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "denoiser.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Conv2d(3, 3, 1)\n")
+    with pytest.raises(RecipeError) as refused:
+        write_recipe(None, "module/denoiser.py:build", pictures, tmp_path / "r.yaml")
+
+    lines = refused.value.__notes__[0].splitlines()[1:]
+    by_key = {text.partition(":")[0]: text for text in lines}
+    assert "no such line for embed and image" in by_key.pop("labels")
+    for key, word in (("task", "{task: image, picture: rgb}"), ("preprocess", "fit: tile")):
+        assert word in by_key[key]
+    text = "\n".join(by_key.values()).replace("{task: classify}", "{task: image, picture: rgb}")
+    (tmp_path / "r.yaml").write_text(text.replace("fit: stretch", "fit: tile"))
+
+    assert (
+        write_recipe(None, "module/denoiser.py:build", pictures, tmp_path / "r.yaml").loaded.recipe.model == "denoiser"
+    )
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "source", "text"),
     [
