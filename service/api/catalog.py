@@ -132,6 +132,10 @@ class ServingCatalog:
         """Returns the desired state of a model."""
         return next((status for status in self.snapshot.models if status.model == model), NO_DOCUMENT)
 
+    def knows(self, model: str) -> bool:
+        """Whether a model has versions or a document, served or not."""
+        return any(status.model == model for each in (self.snapshot.versions, self.snapshot.models) for status in each)
+
     def manifest(self, key: VersionKey) -> Manifest | None:
         return self._manifests.get(key)
 

@@ -359,6 +359,9 @@ class PredictEndpoint:
 
     def _count_error(self, scope: Scope, target: ServingTarget | None, error: SaccadeError) -> None:
         outcome = status_of(error)[2]
+        named = target.key.model if target else scope["path_params"]["model"]
+        # Only known models become labels: clients must not be able to invent them.
+        model = named if target or self._catalog.knows(named) else "unknown"
         if (trace := scope.get(TRACE_SCOPE)) is not None:
             trace.failed(None if target is None else target.key, error)
         if target is not None:
@@ -366,13 +369,11 @@ class PredictEndpoint:
             if outcome in (Outcome.ERROR, Outcome.DEADLINE) or isinstance(error, WorkerLost):
                 target.tally.failed()
         else:
-            self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
+            self._metrics.requests_total.labels(model, "", outcome.value).inc()
         if isinstance(error, Overloaded) and error.what in ("wait", "slots"):
             self._refused_s = time.monotonic()
         reason = shed_reason(error)
         if reason is not None:
-            # Only known models become labels: clients must not be able to invent them.
-            model = target.key.model if target else "unknown"
             self._metrics.shed_total.labels(model, reason).inc()
 
 
