@@ -21,6 +21,10 @@ class VersionState(StrEnum):
     QUARANTINED = "quarantined"  # it killed workers or failed requests; not loaded again until it is asked for
 
 
+GIVEN_UP = (VersionState.FAILED, VersionState.QUARANTINED)
+"""States in which a server loads a version no more by itself."""
+
+
 class Outcome(StrEnum):
     """How a request ended; every request has exactly one outcome."""
 

@@ -23,7 +23,7 @@ from saccade.service.cli.rollout_change import (
     words_of,
 )
 from saccade.service.cli.rollout_trials import add_trials
-from saccade.service.cli.served_state import ServerOptions, served_state, server_options
+from saccade.service.cli.served_state import ServerOptions, given_up, served_state, server_options
 from saccade.service.cli.stored_repository import refresh
 from saccade.service.core import STABLE
 from saccade.service.repository.serving_changes import (
@@ -144,9 +144,13 @@ def promote_command(request: Request, target: str | None, follow: bool) -> None:
 def rollback_command(request: Request, version: str | None) -> None:
     """Goes back to the stable version before, or to VERSION, and holds it. Needs no load within the grace period.
 
-    Without a history, that is the newest version but one. A canary and a shadow are taken away.
+    Without a history, that is the newest version but one. A version that no server would load, and with --wait one that
+    the server has quarantined, is passed over unless it is VERSION. A canary and a shadow are taken away.
     """
-    request.make(rolled_back(None if version is None else number_of(version)))
+    if version is not None:
+        request.make(rolled_back(number_of(version)))
+    else:
+        request.make(rolled_back(given_up=given_up(request.server, request.model) if request.is_waiting else {}))
 
 
 add_trials(rollout)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import httpx
 
-from saccade.service.core import STABLE
+from saccade.service.core import GIVEN_UP, STABLE
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.serving_document import ServingDocument
 
@@ -53,6 +53,13 @@ def served_state(server: ServerOptions, model: str) -> dict[str, Any]:
         return _state(_model(client, model))
 
 
+def given_up(server: ServerOptions, model: str) -> dict[str, str]:
+    """Returns by version why the server has quarantined it or failed to load it. Raises RepositoryError."""
+    with server.client() as client:
+        versions = _model(client, model)["versions"]
+    return {item["version"]: item["reason"] or item["state"] for item in versions if item["state"] in GIVEN_UP}
+
+
 def wait_for(server: ServerOptions, model: str, document: ServingDocument) -> dict[str, Any]:
     """Waits until every label of the document answers. Raises RepositoryError when it is refused, or at the timeout."""
     try:
@@ -76,7 +83,7 @@ def _in_force(server: ServerOptions, model: str, document: ServingDocument) -> d
                 if is_stable and all(found == "ready" for found in states.values()):
                     return state
                 for version, found in states.items():
-                    if found in ("failed", "quarantined"):
+                    if found in GIVEN_UP:
                         raise RepositoryError(
                             f"version {version} of {model!r} is {found}: {versions[version]['reason']}"
                         )

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from saccade.service.core import STABLE
@@ -53,6 +55,7 @@ class Present:
     versions: list[int]
     document: ServingDocument | None = None
     history: Sequence[ServingDocument] = ()  # newest first
+    refusal: Callable[[int], str] = lambda version: ""  # why no server would load a version; "" where one would
 
     @property
     def labels(self) -> dict[str, int]:
@@ -83,7 +86,8 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
             "change it where it comes from, such as a ConfigMap"
         )
     there = present_of(asked.root, None, asked.model)
-    present = replace(there, history=serving_history(asked.root, asked.model))
+    history = serving_history(asked.root, asked.model)
+    present = replace(there, history=history, refusal=partial(_refusal, asked))
     document = present.document
     generation = document.generation if document else 0
     if asked.expected_generation is not None and asked.expected_generation != generation:
@@ -187,14 +191,15 @@ def promoted(version: int | None = None, label: str | None = None) -> Change:
     return change
 
 
-def rolled_back(version: int | None = None) -> Change:
+def rolled_back(version: int | None = None, given_up: Mapping[str, str] = MappingProxyType({})) -> Change:
     """Goes back to the stable version before, or to the given one, and holds it; canary and shadow are taken away.
 
-    Without a history, that is the newest version but one.
+    Without a history, that is the newest version but one. Versions that no server would load, and those in `given_up`,
+    which a server quarantined or failed to load, with the reasons, are passed over unless `version` names them.
     """
 
     def change(present: Present) -> Fields:
-        target = _before(present) if version is None else version
+        target = _before(present, given_up) if version is None else version
         labels = {**present.labels, STABLE: target}
         return {"policy": "hold", "labels": labels, "canary": None, "shadow": None, "rollout": None}
 
@@ -231,12 +236,25 @@ def first_line(error: ValueError) -> str:
 
 def _verify(asked: Asked, present: Present, versions: frozenset[int]) -> None:
     """Raises RepositoryError for a version that no server would load."""
-    stored = _stored(asked.root, asked.model)
     for version in sorted(versions):
         if version not in present.versions:
             where = url_of_copy(asked.root) or asked.root
             raise ServingRefused(f"{where} has no version {version} of {asked.model!r}; there are: {present.listed}")
-        verify_version(asked.root / asked.model / str(version) if stored is None else stored.bring(version))
+        verify_version(_directory(asked, version))
+
+
+def _refusal(asked: Asked, version: int) -> str:
+    directory = _directory(asked, version)  # a store that does not answer ends the change
+    try:
+        verify_version(directory)
+    except RepositoryError as error:
+        return str(error)
+    return ""
+
+
+def _directory(asked: Asked, version: int) -> Path:
+    stored = _stored(asked.root, asked.model)
+    return asked.root / asked.model / str(version) if stored is None else stored.bring(version)
 
 
 def _stored(root: Path, model: str) -> StoredModel | None:
@@ -250,19 +268,23 @@ def _stored(root: Path, model: str) -> StoredModel | None:
     return StoredModel(url, root, model)
 
 
-def _before(present: Present) -> int:
-    """Returns the version that was stable before the present one."""
-    document = present.document
+def _before(present: Present, given_up: Mapping[str, str]) -> int:
+    """Returns the version that was stable before the present one, or else the newest older one, of those that can."""
+    generation = present.document.generation if present.document else 0
     now = present.stable if present.stable is not None else max(present.versions, default=0)
-    for earlier in present.history:
-        before = earlier.labels.get(STABLE, now)
-        is_earlier = document is not None and earlier.generation < document.generation
-        if is_earlier and before != now and before in present.versions:
-            return before
-    older = [number for number in present.versions if number < now]
-    if not older:
-        raise ServingRefused(f"{present.model!r} has no version before {now}; there are: {present.listed}; name one")
-    return older[-1]
+    earlier = [each.labels.get(STABLE, now) for each in present.history if each.generation < generation]
+    older = [number for number in reversed(present.versions) if number < now]
+    passed_over = ""
+    for version in dict.fromkeys((*earlier, *older)):
+        if version == now or version not in present.versions:
+            continue
+        reason = given_up.get(str(version)) or present.refusal(version)
+        if not reason:
+            return version
+        passed_over += f"; version {version} is passed over: {reason}"
+    raise ServingRefused(
+        f"{present.model!r} has no version before {now}; there are: {present.listed}; name one{passed_over}"
+    )
 
 
 def _kept_stable(present: Present, candidate: int) -> int:

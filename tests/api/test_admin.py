@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from saccade.service.backends.fake_backend import CRASH_ON_LOAD
+from saccade.service.cli.served_state import ServerOptions, given_up
 from tests.support.ports import free_port
-from tests.support.server import Server, call_saccade, running_server
+from tests.support.server import Server, call_saccade, running_server, wait_until
 from tests.support.versions import publish_fake
 
 ADMIN = {"Authorization": "Bearer admin-key-of-alice"}
@@ -78,6 +80,21 @@ def test_every_change_has_a_route(server: tuple[Server, httpx.Client]) -> None:
     assert (started["canary"]["version"], len(started["rollout"]["steps"])) == (3, 2)
     assert ask(client, "canary", version=None)["document"]["rollout"] is None
     assert ask(client, "promote", follow=True)["document"]["policy"] == "follow"
+
+
+def test_rollback_passes_over_a_quarantined_version(
+    server: tuple[Server, httpx.Client], root: Path, tmp_path: Path
+) -> None:
+    running, client = server
+    key = tmp_path / "key"
+    key.write_text("reader-key")
+    asked = ServerOptions(running.base_url, key, 30.0)
+    publish_fake(root, "letters", 1)
+    publish_fake(root, "letters", 2, content=CRASH_ON_LOAD)
+    wait_until(lambda: "killed its worker" in given_up(asked, "letters").get("2", ""), 60.0, "2 is quarantined")
+    publish_fake(root, "letters", 3)
+
+    assert client.post("/letters/rollback", json={}).json()["document"]["labels"] == {"stable": 1}
 
 
 @pytest.mark.parametrize(

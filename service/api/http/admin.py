@@ -21,6 +21,7 @@ from saccade.service.api.http.key_gate import KEY
 from saccade.service.api.http.model_routes import serving_info
 from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.schemas import ServingInfo
+from saccade.service.core import GIVEN_UP
 from saccade.service.errors import BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
 from saccade.service.ipc.api_keys import ApiKey
 from saccade.service.repository.serving_changes import (
@@ -83,7 +84,9 @@ class PromoteBody(ChangeBody):
 
 
 class RollbackBody(ChangeBody):
-    version: Number | None = Field(None, description="null: what was stable before")
+    version: Number | None = Field(
+        None, description="null: what was stable before and is neither refused nor quarantined"
+    )
 
 
 class ShadowBody(ChangeBody):
@@ -160,7 +163,12 @@ def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
 
     @app.post("/admin/v1/models/{model}/rollback")
     async def rollback(request: Request, model: str, body: RollbackBody) -> Changed:
-        return await make(request, model, body, rolled_back(body.version))
+        given_up = {
+            str(status.version): status.reason or status.state
+            for status in catalog.snapshot.versions
+            if status.model == model and status.state in GIVEN_UP
+        }
+        return await make(request, model, body, rolled_back(body.version, given_up))
 
     @app.post("/admin/v1/models/{model}/shadow")
     async def shadow(request: Request, model: str, body: ShadowBody) -> Changed:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from saccade.service.core import STABLE
+from saccade.service.repository.serving_changes import Asked, changed, rolled_back
 from tests.support.server import call_saccade
 from tests.support.versions import publish_fake
 
@@ -53,6 +55,29 @@ def test_rollback_without_anything_before_says_what_there_is(repository: Path) -
     rollout(repository, "promote", "1")
 
     assert "no version before 1; there are: 1, 2, 3" in rollout(repository, "rollback", code=1)
+
+
+def test_rollback_passes_over_what_no_server_would_load(repository: Path) -> None:
+    for version in ("2", "3"):
+        rollout(repository, "promote", version)
+    (repository / "digits" / "2" / "manifest.json").write_text("{}")
+
+    rollout(repository, "rollback")
+    assert stable(repository) == 1
+
+    rollout(repository, "promote", "3")
+    (repository / "digits" / "1" / "manifest.json").unlink()
+    refusal = rollout(repository, "rollback", code=1)
+    for version in (1, 2):
+        assert f"version {version} is passed over: " in refusal
+    assert stable(repository) == 3
+
+
+def test_rollback_passes_over_what_a_server_has_given_up_unless_it_is_named(repository: Path) -> None:
+    asked = Asked(repository, "digits", "someone")
+
+    assert changed(asked, rolled_back(given_up={"2": "it killed its worker"})).labels == {STABLE: 1}
+    assert changed(asked, rolled_back(2, {"2": "it killed its worker"})).labels == {STABLE: 2}
 
 
 def test_rollback_and_promotion_of_the_canary_take_it_away(repository: Path) -> None:
