@@ -172,8 +172,8 @@ class Settings(BaseModel):
     log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="debug: a line for each answered request, too; SIGUSR1 switches to it while the server runs, "
-        "SIGUSR2 back",
+        description="debug: a line for each answered request, too (the access log); SIGUSR1 switches to it while the "
+        "server runs, SIGUSR2 back",
     )
 
     @field_validator("device")

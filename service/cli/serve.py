@@ -29,7 +29,7 @@ def _option(name: str) -> click.Option:
 
 @click.pass_context
 def _serve(context: click.Context, /, print_config: bool, **options: Any) -> None:
-    """Serves the model repository until SIGTERM or Ctrl-C."""
+    """Serves the model repository until SIGTERM or Ctrl-C. With `--log-level debug` there is an access log."""
     # Imported here: `saccade predict` and `--help` need no supervisor.
     from saccade.service.supervisor.process import serve as serve_until_signal
 

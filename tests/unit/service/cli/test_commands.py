@@ -170,6 +170,7 @@ def test_every_setting_is_an_option_of_serve() -> None:
 
     options = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
     assert [option for option in options if option not in help_text] == []
+    assert "With `--log-level debug` there is an access log." in " ".join(help_text.split())
 
 
 @pytest.mark.parametrize(
