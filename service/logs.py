@@ -1,6 +1,6 @@
 """Configures log events: each is one line on stderr, with fields. Promises: what cannot be written is lost, no more.
 
-Libraries that use `logging`, warnings and uncaught exceptions become events as well. What native code of a worker
+Libraries that use `logging`, warnings and uncaught exceptions become events as well. What native code of a child
 writes to stderr itself becomes events of the supervisor (`supervisor/native_lines.py`).
 """
 

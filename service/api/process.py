@@ -28,7 +28,7 @@ from saccade.service.api.key_watch import KeyWatch
 from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
-from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.child import ControlConnection, begun
 from saccade.service.ipc.child_process import inherited_environment
 from saccade.service.ipc.listening import accepted, listen
 from saccade.service.logs import configure_logs, set_level
@@ -310,10 +310,8 @@ def _tune_garbage_collection() -> None:
 def main() -> None:
     """Entry point of the child process."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    ignore_terminal_signals()
+    arguments = begun(parser)
     _tune_garbage_collection()
     uvloop.run(_main(arguments.control_fd, arguments.port))
 

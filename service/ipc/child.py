@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,7 +74,16 @@ class ControlConnection:
             self._configured.set_exception(ConnectionError("the supervisor went away before it sent settings"))
 
 
-def ignore_terminal_signals() -> None:
-    """Ignores what may reach the whole group: Ctrl-C, signals about the log level. Only the supervisor acts on it."""
+def begun(parser: ArgumentParser) -> Namespace:
+    """Parses a child's arguments, has its events go where they say, and ignores what only the supervisor acts on.
+
+    Ignored is what may reach the whole group: Ctrl-C, and the signals about the log level.
+    """
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--log-fd", type=int, help="where events go; standard error is native code's alone then")
+    arguments = parser.parse_args()
+    if arguments.log_fd is not None:
+        sys.stderr = os.fdopen(arguments.log_fd, "w", buffering=1, errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    return arguments

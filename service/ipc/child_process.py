@@ -58,14 +58,15 @@ class ChildProcess:
         spec: ChildSpec,
         settings: Settings,
         on_message: Callable[[AnyMessage], None],
-        native_stderr: int | None = None,
+        native_stderr: int,
     ) -> ChildProcess:
         """Starts the child and sends its settings.
 
-        With `native_stderr`, a descriptor that is closed here, the child's standard error is there, but for its events.
+        `native_stderr`, a descriptor that is closed here, becomes the standard error of the child and of its children;
+        its events go to that of this process.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        log_fd = None if native_stderr is None else os.dup(2)
+        log_fd = os.dup(2)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -74,18 +75,18 @@ class ChildProcess:
                 spec.module,
                 "--control-fd",
                 str(theirs.fileno()),
-                *(() if log_fd is None else ("--log-fd", str(log_fd))),
+                "--log-fd",
+                str(log_fd),
                 *spec.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=native_stderr,
-                pass_fds=(theirs.fileno(), *(() if log_fd is None else (log_fd,))),
+                pass_fds=(theirs.fileno(), log_fd),
                 env={**inherited_environment(), **spec.environment},
             )
         finally:
             theirs.close()
-            for descriptor in (native_stderr, log_fd):
-                if descriptor is not None:
-                    os.close(descriptor)
+            os.close(native_stderr)
+            os.close(log_fd)
         protocol = FrameProtocol(on_message, lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
         protocol.send(Configure(settings.model_dump_json().encode(), spec.name, spec.socket_path))

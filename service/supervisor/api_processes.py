@@ -16,6 +16,7 @@ import structlog
 from saccade.service.ipc import messages
 from saccade.service.ipc.child_process import API_MODULE, BackOff, ChildProcess, ChildSpec
 from saccade.service.settings import Settings
+from saccade.service.supervisor.native_lines import NativeLines
 from saccade.service.supervisor.probing import next_look_s
 
 log = structlog.get_logger()
@@ -60,7 +61,8 @@ class ApiSupervision:
         back_off = BackOff()
         while not self._stop.is_set():
             started_s = time.monotonic()
-            process = await ChildProcess.start(self._spec, self._settings, self._receive)
+            stderr = await NativeLines.opened(self.name)
+            process = await ChildProcess.start(self._spec, self._settings, self._receive, stderr)
             self._process = process
             if self._stop.is_set():  # the order to stop came while the process was being started
                 process.send(messages.StopAdmitting())

@@ -1,4 +1,4 @@
-"""What native code of a child writes to its standard error: its parent reads it, and lines become events.
+"""What native code of a child, or of its children, writes to standard error: lines become events of the supervisor.
 
 The parent reads, so that the last words of a child that crashed are not lost with it. The pipe is not waited for by the
 child: what does not fit is lost, as it would be on a full disk.

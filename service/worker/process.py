@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from saccade.service.core import VersionState
 from saccade.service.errors import DeviceLost, SaccadeError
 from saccade.service.ipc import messages
-from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.child import ControlConnection, begun
 from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
 from saccade.service.ipc.run_marker import RunMarker, marker_path
@@ -286,14 +285,7 @@ async def _main(descriptor: int) -> int:
 
 def main() -> None:
     """Entry point of the child process."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--control-fd", type=int, required=True)
-    parser.add_argument("--log-fd", type=int, help="where events go; standard error is native code's alone then")
-    arguments = parser.parse_args()
-    if arguments.log_fd is not None:
-        sys.stderr = os.fdopen(arguments.log_fd, "w", buffering=1, errors="backslashreplace")
-    ignore_terminal_signals()
-    code = uvloop.run(_main(arguments.control_fd))
+    code = uvloop.run(_main(begun(argparse.ArgumentParser()).control_fd))
     if code:
         os._exit(code)  # sys.exit could hang, because libraries clean up on a lost device
 
