@@ -60,16 +60,21 @@ def verify_version(version_dir: Path, policy: SignaturePolicy = NO_SIGNATURES) -
         manifest = manifest_from_bytes(raw)
     except ManifestError as error:
         raise RepositoryError(str(error)) from error
-    if (manifest.model, str(manifest.version)) != (version_dir.parent.name, version_dir.name):
-        raise RepositoryError(
-            f"{version_dir} holds the manifest of {manifest.model}/{manifest.version}; directories keep their names"
-        )
+    ensure_named(manifest, version_dir.parent.name, version_dir.name)
     for entry in manifest.files:
         _verify_file(version_dir / entry.path, entry.sha256)
     ensure_report_agrees(version_dir, manifest)
     if next(manifest.accepted_variants(), None) is None:
         raise RepositoryError("no variant passed its gate; export the model again")
     return VerifiedVersion(manifest, hashlib.sha256(raw).hexdigest(), version_dir, signed_by)
+
+
+def ensure_named(manifest: Manifest, model: str, version: str) -> None:
+    """Raises RepositoryError for a version that lies under another name than its manifest's."""
+    if (manifest.model, str(manifest.version)) != (model, version):
+        raise RepositoryError(
+            f"{model}/{version} holds the manifest of {manifest.model}/{manifest.version}; directories keep their names"
+        )
 
 
 def ensure_judged(manifest: Manifest, *, allow_unjudged: bool) -> None:

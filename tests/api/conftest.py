@@ -47,7 +47,6 @@ def chromium_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def page(chromium_port: int, server: Server) -> Iterator[Page]:
     """The playground of the test server, its models shown."""
     with opened_tab(chromium_port, server.base_url) as opened:
-        opened.wait_for("document.querySelector('.model') !== null")
         yield opened
 
 

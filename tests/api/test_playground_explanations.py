@@ -29,7 +29,6 @@ def explaining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def tab(chromium_port: int, explaining: Server) -> Iterator[Page]:
     with opened_tab(chromium_port, explaining.base_url) as opened:
-        opened.wait_for("document.querySelector('.model') !== null")
         yield opened
 
 

@@ -34,7 +34,6 @@ def making(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def tab(chromium_port: int, making: Server) -> Iterator[Page]:
     with opened_tab(chromium_port, making.base_url) as opened:
-        opened.wait_for("document.querySelector('.model') !== null")
         yield opened
 
 

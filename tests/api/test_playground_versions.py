@@ -66,11 +66,7 @@ def disagreement(number: int) -> Disagreement:
 @pytest.fixture
 def unlocked(chromium_port: int, server: Server) -> Iterator[Page]:
     """The playground with the key, its models shown."""
-    with opened_tab(chromium_port, server.base_url) as page:
-        page.wait_for("document.querySelector('#problem .problem') !== null")
-        page.complaints.clear()  # about the models, which need the key
-        page.set_value("key", KEY)
-        page.wait_for("document.querySelector('.model') !== null")
+    with opened_tab(chromium_port, server.base_url, KEY) as page:
         yield page
 
 

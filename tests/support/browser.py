@@ -129,12 +129,20 @@ def running_chromium(profile: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def opened_tab(port: int, url: str) -> Iterator[Page]:
-    """A tab of the browser with this DevTools port, closed at the end."""
+def opened_tab(port: int, url: str, key: str = "") -> Iterator[Page]:
+    """A tab with a playground in the browser with this DevTools port, its models shown; closed at the end.
+
+    `key` is for a server that shows its models to nobody without one; what the browser says of that is forgotten.
+    """
     devtools = f"http://127.0.0.1:{port}"
     tab = httpx.put(f"{devtools}/json/new").json()
     with connect(tab["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
         page = Page(connection)
         page.call("Page.navigate", url=url)
+        if key:
+            page.wait_for("document.querySelector('#problem .problem') !== null")
+            page.complaints.clear()
+            page.set_value("key", key)
+        page.wait_for("document.querySelector('.model') !== null")
         yield page
     httpx.get(f"{devtools}/json/close/{tab['id']}")

@@ -17,6 +17,7 @@ from saccade.service.errors import RepositoryError
 from saccade.service.repository.object_store.contents import StoredObject, StoredVersion
 from saccade.service.repository.object_store.store import Store, pieces
 from saccade.service.repository.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
+from saccade.service.repository.verify import ensure_named
 
 
 class VersionRefused(RepositoryError):
@@ -32,12 +33,9 @@ def fetch_version(store: Store, version: StoredVersion, scratch: Path) -> None:
     raw = b"".join(pieces(store, version.objects[MANIFEST_NAME]))
     try:
         manifest = manifest_from_bytes(raw)
-    except ManifestError as error:
+        ensure_named(manifest, version.key.model, str(version.key.version))
+    except (ManifestError, RepositoryError) as error:
         raise VersionRefused(str(error)) from error
-    if (manifest.model, manifest.version) != (version.key.model, version.key.version):
-        raise VersionRefused(
-            f"it holds the manifest of {manifest.model}/{manifest.version}; a version keeps its name and number"
-        )
     for entry in manifest.files:
         if entry.path not in version.objects:
             raise VersionRefused(f"the manifest names {entry.path}, which the store does not have; publish it again")

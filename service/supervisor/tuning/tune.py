@@ -17,7 +17,7 @@ from saccade.service.device_names import is_cpu
 from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
-from saccade.service.repository.verify import ensure_judged
+from saccade.service.repository.verify import ensure_judged, ensure_named
 from saccade.service.settings import Settings
 from saccade.service.supervisor.placement.specs import batch_sizes
 from saccade.service.supervisor.tuning.forms import (
@@ -87,8 +87,7 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
     for found in list_versions(settings.repository):
         try:
             manifest, _ = read_manifest(found.path)
-            if (manifest.model, manifest.version) != (found.key.model, found.key.version):
-                continue
+            ensure_named(manifest, found.key.model, str(found.key.version))
             ensure_judged(manifest, allow_unjudged=settings.allow_unjudged)
             variant = choose_variant(manifest, settings.devices[0], settings.variant, absent_kinds(settings.backend))
             files = [found.path / file for file in (variant.file, *variant.external_data)]
