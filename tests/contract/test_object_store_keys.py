@@ -126,6 +126,20 @@ def test_keys_beside_the_models_and_within_one_keep_no_known_model_from_going_on
     assert "has an empty part" in mirror.state.problem
 
 
+def test_a_version_under_another_name_is_refused_as_one_in_a_directory_is(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    upload(publish_fake(tmp_path, "cat", 1).rename(tmp_path / "cat" / "2"), store)
+    mirror = Mirror(store, Copy(claim_copy(url)), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+
+    (refused,) = mirror.state.refused
+    assert refused.reason == "cat/2 holds the manifest of cat/1; directories keep their names"
+    assert mirror.may_start(is_late=False)  # it will not be tried again
+
+
 def test_verify_has_a_verdict_for_every_version_and_names_the_bad_ones(
     server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
 ) -> None:
