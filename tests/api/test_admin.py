@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,16 +29,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, httpx.Client]]:
-    folder, port = tmp_path_factory.mktemp("admin"), free_port()
-    keys = folder / "keys"
+@contextlib.contextmanager
+def with_admin(root: Path, folder: Path) -> Iterator[tuple[Server, httpx.Client]]:
+    """A server with keys, and a client of its admin port."""
+    keys, port = folder / "keys", free_port()
     keys.write_text("admin-key-of-alice scopes=predict,read,admin name=alice\nreader-key\n")
+    (folder / "reader").write_text("reader-key")
     with (
         running_server(root, folder, api_keys_file=keys, admin_port=port, versions_per_model=3) as running,
         httpx.Client(base_url=f"http://127.0.0.1:{port}/admin/v1/models", headers=ADMIN, timeout=30.0) as client,
     ):
         yield running, client
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, httpx.Client]]:
+    with with_admin(root, tmp_path_factory.mktemp("admin")) as running:
+        yield running
 
 
 def ask(client: httpx.Client, change: str, status: int = 200, **body: Any) -> dict[str, Any]:
@@ -82,19 +90,16 @@ def test_every_change_has_a_route(server: tuple[Server, httpx.Client]) -> None:
     assert ask(client, "promote", follow=True)["document"]["policy"] == "follow"
 
 
-def test_rollback_passes_over_a_quarantined_version(
-    server: tuple[Server, httpx.Client], root: Path, tmp_path: Path
-) -> None:
-    running, client = server
-    key = tmp_path / "key"
-    key.write_text("reader-key")
-    asked = ServerOptions(running.base_url, key, 30.0)
-    publish_fake(root, "letters", 1)
-    publish_fake(root, "letters", 2, content=CRASH_ON_LOAD)
-    wait_until(lambda: "killed its worker" in given_up(asked, "letters").get("2", ""), 60.0, "2 is quarantined")
-    publish_fake(root, "letters", 3)
+def test_rollback_passes_over_a_quarantined_version(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    publish_fake(root, "digits", 1)
+    publish_fake(root, "digits", 2, content=CRASH_ON_LOAD)
+    with with_admin(root, tmp_path) as (running, client):
+        asked = ServerOptions(running.base_url, tmp_path / "reader", 30.0)
+        wait_until(lambda: "killed its worker" in given_up(asked, "digits").get("2", ""), 60.0, "2 is quarantined")
+        publish_fake(root, "digits", 3)
 
-    assert client.post("/letters/rollback", json={}).json()["document"]["labels"] == {"stable": 1}
+        assert ask(client, "rollback")["document"]["labels"] == {"stable": 1}
 
 
 @pytest.mark.parametrize(
