@@ -186,7 +186,7 @@ def test_nothing_is_told_twice() -> None:
     lines = (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
     rows = (ROOT / "tests" / "load" / "README.md").read_text("utf-8").splitlines()
     beginnings = [line[:70] for line in lines if line.startswith("- ")]
-    figures = [re.split(r" \| |, at a load of", row)[0] for row in rows if re.search(r"\| `[^|]*` \|$", row)]
+    figures = [row[:35] for row in rows if re.search(r"\| `[^|]*` \|$", row)]
 
     assert beginnings
     assert figures
