@@ -146,7 +146,7 @@ class TiledPredictor:
             place = Geometry(width, height, 0, 0, width, height)
 
             def work() -> Any:
-                return request.render([mosaic.pixels], place, manifest, request.parameters)
+                return request.render([mosaic.joined()], place, manifest, request.parameters)
 
             written = await self._threads.run(held, work, cancellation)
         finally:

@@ -198,7 +198,7 @@ class OfflineModel:
                         raise found
                     mosaic.add(found[0], tile.place)
             place = _Place(Geometry(width, height, 0, 0, width, height), read.damage, None)
-            return self._answer(source.name, place, [mosaic.pixels], parameters)
+            return self._answer(source.name, place, [mosaic.joined()], parameters)
         except SaccadeError as error:
             return OfflineAnswer(source.name, None, str(error))
 

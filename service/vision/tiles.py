@@ -7,6 +7,7 @@ changed by what it does not see, so no answer is taken from there; in the pixels
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -83,7 +84,11 @@ def ensure_few_tiles(width: int, height: int, grid: TileGrid, scale: int, most_t
 
 
 class Mosaic:
-    """The answer to a whole picture; tiles are added in any order, by one thread at a time."""
+    """The answer to a whole picture; tiles are added in any order, by one thread at a time, and the sum is the same.
+
+    Where four tiles meet, a sum of floats would depend on the order. So rows in which a tile fades into the one above
+    it are summed apart until all tiles are there, and each sum has two terms.
+    """
 
     def __init__(self, source_width: int, source_height: int, grid: TileGrid, scale: int) -> None:
         self._size = (source_height * scale, source_width * scale)
@@ -92,6 +97,8 @@ class Mosaic:
             dict(zip(starts, _shares(starts, tile, side, scale), strict=True))
             for starts, tile, side in ((grid.tops, grid.height, source_height), (grid.lefts, grid.width, source_width))
         )
+        self._fading_rows = _fading_rows(grid, scale)
+        self._faded: dict[int, FloatArray] = {}  # by the top of the tiles
         self._pixels: FloatArray | None = None
 
     def add(self, answer: FloatArray, place: Geometry) -> None:
@@ -103,11 +110,20 @@ class Mosaic:
         seen = answer[: part.shape[0], : part.shape[1]]
         rows, columns = self._shares[0][-place.top], self._shares[1][-place.left]
         weights = rows[: part.shape[0], np.newaxis] * columns[np.newaxis, : part.shape[1]]
-        part += seen * (weights if seen.ndim == 2 else weights[..., np.newaxis])
+        added = seen * (weights if seen.ndim == 2 else weights[..., np.newaxis])
+        if (rows_apart := self._fading_rows.get(-place.top)) is not None:
+            shape = (rows_apart.stop - rows_apart.start, *self._pixels.shape[1:])
+            apart = self._faded.setdefault(-place.top, np.zeros(shape, np.float32))
+            inside = slice(rows_apart.start - top, rows_apart.stop - top)
+            apart[:, left : left + added.shape[1]] += added[inside]
+            added[inside] = 0.0
+        part += added
 
-    @property
-    def pixels(self) -> FloatArray:
+    def joined(self) -> FloatArray:
+        """To be called once, when all tiles were added."""
         assert self._pixels is not None  # every picture has a tile
+        for top, apart in self._faded.items():
+            self._pixels[self._fading_rows[top]] += apart
         return self._pixels
 
 
@@ -115,8 +131,11 @@ def _starts(side: int, tile: int, margin: int) -> tuple[int, ...]:
     """The last tile ends where the picture does."""
     if side <= tile:
         return (0,)
-    step = tile - 2 * margin - _fading(tile)
+    fading = _fading(tile)
+    step = max(1, tile - 2 * margin - fading)
     stride = min(_STRIDE, 2 ** (step.bit_length() - 1))  # of small tiles, a smaller power of two
+    if step - step % stride < 2 * fading:
+        stride = max(1, stride // 2)
     step -= step % stride
     return (*range(0, side - tile, step), side - tile)
 
@@ -124,6 +143,13 @@ def _starts(side: int, tile: int, margin: int) -> tuple[int, ...]:
 def _fading(tile: int) -> int:
     """How many pixels two neighbours share in the answer. Three tiles never meet: steps are twice as long at least."""
     return max(1, min(_MOST_FADING, tile // 8))
+
+
+def _fading_rows(grid: TileGrid, scale: int) -> dict[int, slice]:
+    """By the top of a tile, the rows of the answer in which it fades into the one above it."""
+    half = _fading(grid.height) * scale / 2
+    middles = {second: (first + grid.height + second) / 2 * scale for first, second in itertools.pairwise(grid.tops)}
+    return {top: slice(math.floor(middle - half), math.ceil(middle + half)) for top, middle in middles.items()}
 
 
 def _shares(starts: tuple[int, ...], tile: int, side: int, scale: int) -> list[FloatArray]:

@@ -174,7 +174,7 @@ def test_tiles_of_the_published_file_equal_the_whole_picture(denoiser: tuple[Pat
     with torch.no_grad():
         whole = blur(blur(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255))[0].permute(1, 2, 0).numpy()
     assert grid.count > 9
-    assert (np.abs(mosaic.pixels - whole) <= 1 / 255).mean() >= 0.999
+    assert (np.abs(mosaic.joined() - whole) <= 1 / 255).mean() >= 0.999
 
 
 def test_clean_pictures_are_reduced_for_a_network_that_enlarges(tmp_path: Path) -> None:

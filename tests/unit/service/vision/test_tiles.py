@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from saccade.models.contract.preprocessing import tile_into
 from saccade.models.contract.specs import PreprocessSpec
@@ -33,8 +34,28 @@ def test_shares_add_up_and_leave_the_margin_out(side: int, source: int, scale: i
             answer[:, (side - margin) * scale :] = 1e6
         whole.add(answer, tile.place)
 
-    assert whole.pixels.shape == (20 * scale, source * scale)
-    assert np.abs(whole.pixels - 1.0).max() <= 1e-5
+    joined = whole.joined()
+    assert joined.shape == (20 * scale, source * scale)
+    assert np.abs(joined - 1.0).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("side", "margin", "source"), [(16, 4, 41), (32, 1, 70), (40, 10, 129), (128, 6, 333)])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_answer_does_not_depend_on_which_tile_comes_first(side: int, margin: int, source: int, scale: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((source - 5, source, 3), np.uint8)
+    grid = tile_grid(source, source - 5, spec(side, margin))
+    tiles = list(tiles_of(pixels, grid))
+    answers = rng.random((len(tiles), side * scale, side * scale, 3), np.float32)
+
+    def joined(order: list[int]) -> NDArray[np.float32]:
+        whole = Mosaic(source, source - 5, grid, scale)
+        for index in order:
+            whole.add(answers[index], tiles[index].place)
+        return whole.joined()
+
+    first = joined([*range(len(tiles))])
+    assert all((joined(rng.permutation(len(tiles)).tolist()) == first).all() for _ in range(3))
 
 
 def test_tiles_show_the_picture_and_a_small_one_is_mirrored() -> None:
