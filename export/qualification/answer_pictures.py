@@ -31,7 +31,7 @@ from saccade.export.qualification.disagreements import (
     paired,
 )
 from saccade.export.qualification.neighbour_pictures import neighbours_strip, neighbours_text
-from saccade.export.qualification.picture_strips import answer_strip, strip_text, visible
+from saccade.export.qualification.picture_strips import pair_strip, strip_text, visible
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
@@ -92,11 +92,13 @@ def _text(answer: Answer, split: ImageSplit, index: int, task: TaskSpec, labels:
 def pair_jpeg(
     reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
 ) -> bytes:
-    """Draws both answers to one image of the split, side by side; of an embedder, what each finds nearest to it."""
+    """Draws both answers to one image of the split, side by side; of an embedder, what each finds nearest to it; of a
+    network that makes pictures, also what was sent and the target.
+    """
     if task.task is Task.EMBED:
         return _sheet([neighbours_strip(each[0], split, index) for each in (reference, found)])
     if task.task is Task.IMAGE:
-        return _sheet([answer_strip(each[0][index], split, index, task) for each in (reference, found)])
+        return _jpeg(pair_strip(reference[0][index], found[0][index], split, index, task))
     pixels = decode_image(split.samples[index].encoded, split.limits)
     place = split.geometries[index]
     pairs = ((reference, found), (found, reference))

@@ -63,6 +63,7 @@ class ReportPicture:
 class Gallery:
     title: str
     pictures: tuple[ReportPicture, ...]
+    is_wide: bool = False  # each picture has a row of its own
 
 
 Block = Table | Text | Code | Plot | Gallery

@@ -19,6 +19,7 @@ from saccade.export.reports.sections.blocks import (
     Text,
     figure,
 )
+from saccade.models.contract.specs import Task
 
 
 def example_file(variant: str, file: str) -> str:
@@ -36,10 +37,7 @@ def disagreement_section(report: ExportReport) -> Section:
         title = f"Amount: {seen[0][1].measure}"
         blocks.append(Table(("variant", "images that differ", "of"), rows, title))
     for variant, each in seen:
-        has_truth = report.thresholds.needs_labels
-        blocks.append(
-            _gallery(variant, each, has_truth=has_truth) if each.examples else Text(f"{variant}: no image differs.")
-        )
+        blocks.append(_gallery(variant, each, report) if each.examples else Text(f"{variant}: no image differs."))
     return Section("Answers that differ from the reference", tuple(blocks))
 
 
@@ -51,11 +49,16 @@ def mistake_section(report: ExportReport) -> Section:
     return Section("Mistakes", (*blocks, _per_class(report), Plot("per_class", "the metric of each class")))
 
 
-def _gallery(variant: str, found: Disagreements, *, has_truth: bool) -> Gallery:
+def _gallery(variant: str, found: Disagreements, report: ExportReport) -> Gallery:
+    has_truth, is_picture = report.thresholds.needs_labels, report.task is Task.IMAGE
+    order = f"reference left, {variant} right"
+    if is_picture:
+        framed = "" if report.reference.name == "depth_accuracy" else "and of its frame: the same, "
+        order = f"what was sent, {framed}reference, {variant}{', target' if has_truth else ''}"
     pictures = tuple(
         ReportPicture(
             example_file(variant, each.file),
-            f"image {each.image}: reference left, {variant} right",
+            f"image {each.image}: {order}",
             (
                 f"image {each.image}, amount {each.amount:.3g}",
                 *([f"truth: {each.truth}"] if has_truth else []),
@@ -65,7 +68,7 @@ def _gallery(variant: str, found: Disagreements, *, has_truth: bool) -> Gallery:
         )
         for each in found.examples
     )
-    return Gallery(f"{variant}: where it differs most; reference left, {variant} right", pictures)
+    return Gallery(f"{variant}: where it differs most; {order}", pictures, is_wide=is_picture)
 
 
 def _curves(report: ExportReport, variant: VariantReport) -> Iterator[Block]:

@@ -23,6 +23,7 @@ from saccade.export.reports.sections.blocks import Cell, Table
 from saccade.export.reports.sections.verdicts import reason, verdict
 from saccade.models.contract.manifest import MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.models.contract.specs import Task
 from tests.support.reports import check, decision, qualified, whole_report
 
 PICTURE = b"\xff\xd8 not really a picture"
@@ -334,3 +335,20 @@ def test_too_few_pictures_say_nothing_of_a_shift(images: int, is_unknown: bool) 
     report = whole.model_copy(update={"variants": (first.model_copy(update={"qualify": qualify}),)})
 
     assert ("a pixel beside them is unknown: fewer than 11" in markdown(report)) == is_unknown
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"), [("ssim", "and of its frame: the same, reference"), ("depth_accuracy", "reference")]
+)
+def test_pictures_that_networks_made_have_rows_of_their_own(metric: str, told: str) -> None:
+    report = whole_report()
+    made = report.model_copy(
+        update={"task": Task.IMAGE, "reference": report.reference.model_copy(update={"name": metric})}
+    )
+
+    shown, plain = (html(each, {"int8-cpu-example-1.jpg": PICTURE}) for each in (made, report))
+
+    assert 'class="gallery wide"' in shown
+    assert f"what was sent, {told}" in shown
+    assert 'class="gallery wide"' not in plain
+    assert "reference left, int8-cpu right" in plain
