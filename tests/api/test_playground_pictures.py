@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 from tests.support.browser import CHROMIUM, Page, opened_tab
@@ -70,6 +72,32 @@ def test_the_slider_moves_between_what_was_sent_and_what_was_made(tab: Page, tmp
     assert "/v1/models/enlarge/predict" in tab.text("curl")
     assert tab.predict_count() == asked
     assert [each for each in tab.complaints if "Canvas2D" not in each] == []  # this test reads pixels often
+
+
+def test_a_larger_answer_is_shown_by_its_own_pixels(tab: Page, tmp_path: Path) -> None:
+    """What was sent is shown in squares, and the answer of twice as many pixels is not enlarged enough for that."""
+    tab.call("Emulation.setDeviceMetricsOverride", width=1300, height=1000, deviceScaleFactor=1, mobile=False)
+    pixels = np.zeros((150, 150, 3), np.uint8)
+    pixels[:, 75:] = 255
+    Image.fromarray(pixels).save(tmp_path / "edge.png")
+    tab.choose_model("enlarge")
+    tab.choose_files(tmp_path / "edge.png")
+    tab.wait_for(ANSWERED)
+
+    shades = []
+    for split in ("1", "0"):
+        tab.set_value("split", split)
+        row = tab.evaluate(
+            """(() => {
+                const canvas = document.getElementById("canvas");
+                return [...canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, 1).data];
+            })()"""
+        )
+        inner = row[4 * len(row) // 16 : 12 * len(row) // 16 : 4]  # without the borders, where the line stands
+        shades.append(set(inner))
+
+    assert shades[0] == {0, 255}
+    assert len(shades[1]) > 4  # the blur has 0, 85, 170 and 255; others lie between its pixels
 
 
 def test_depths_are_told_with_their_range(tab: Page, tmp_path: Path) -> None:

@@ -62,7 +62,11 @@ export function drawScene(canvas, bitmap, prediction, layers, view) {
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   if (!prediction || prediction.error) return;
   if (prediction.explanation) drawHeat(context, canvas, prediction);
-  if (layers[0]?.after) return drawAfter(context, canvas, layers[0].after, view.split);
+  if (layers[0]?.after) {
+    const { after } = layers[0];
+    context.imageSmoothingEnabled = cssWidth / after.width < SHARP_UPSCALE; // it may have more pixels than what was sent
+    return drawAfter(context, canvas, after, view.split);
+  }
   drawMasks(context, canvas, prediction, layers, view);
   if (view.difference) context.drawImage(view.difference, 0, 0, canvas.width, canvas.height);
   if (prediction.detections) drawBoxes(context, { cssWidth, cssHeight, density }, prediction, view);
