@@ -7,6 +7,8 @@ to Structural Similarity (2004).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.data.picture_pairs import target_of
+from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.picture_figures import PictureEvidence
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import TaskSpec
@@ -30,27 +33,32 @@ _NO_TARGET = (0.0, math.nan)  # score and error
 
 def picture_evidence(answers: NDArray[Any], split: ImageSplit, task: TaskSpec) -> PictureEvidence:
     """Pictures without a target count 0, and depths that cannot be judged do not count."""
-    pairs = (seen_pair(answer, split, index, task) for index, answer in enumerate(answers))
-    return _evidence([_NO_TARGET if pair is None else _measured(*pair, task) for pair in pairs], task)
+
+    def measured(index: int) -> tuple[float, float]:
+        pair = seen_pair(answers[index], split, index, task)
+        return _NO_TARGET if pair is None else _measured(*pair, task)
+
+    return _evidence(measured, len(answers), task)
 
 
 def unchanged(split: ImageSplit, task: TaskSpec) -> PictureEvidence | None:
     """The evidence of a network that gives its input back, enlarged by a bicubic filter; None for depth."""
     if task.picture == "depth":
         return None
-    measured = []
-    for sample, place in zip(split.samples, split.geometries, strict=True):
+
+    def measured(index: int) -> tuple[float, float]:
+        sample = split.samples[index]
         assert isinstance(sample, ImageSample)
+        if not sample.target:
+            return _NO_TARGET
         image = Image.fromarray(decode_image(sample.encoded, split.limits))
         size = (image.width * task.scale, image.height * task.scale)
         image = image.convert("RGB" if task.picture == "rgb" else "L").resize(size, Image.Resampling.BICUBIC)
         seen = np.asarray(image, np.float32) / np.float32(255.0)
-        if not sample.target:
-            measured.append(_NO_TARGET)
-            continue
-        window = _window(split, place, task.scale) or (slice(None), slice(None))
-        measured.append(_measured(seen[window], target_of(sample, task, split.limits)[window], task))
-    return _evidence(measured, task)
+        window = _window(split, split.geometries[index], task.scale) or (slice(None), slice(None))
+        return _measured(seen[window], target_of(sample, task, split.limits)[window], task)
+
+    return _evidence(measured, len(split.samples), task)
 
 
 def seen_pair(answer: Pixels, split: ImageSplit, index: int, task: TaskSpec) -> tuple[Pixels, Pixels] | None:
@@ -76,8 +84,10 @@ def _window(split: ImageSplit, place: Geometry, scale: int) -> tuple[slice, slic
     return slice(top * scale, (top + height) * scale), slice(left * scale, (left + width) * scale)
 
 
-def _evidence(measured: list[tuple[float, float]], task: TaskSpec) -> PictureEvidence:
-    scores, errors = np.array(measured).T
+def _evidence(measured: Callable[[int], tuple[float, float]], pictures: int, task: TaskSpec) -> PictureEvidence:
+    """Measures the pictures on as many threads as there are cores: decoding and filters let others run."""
+    with ThreadPoolExecutor(usable_threads(0)) as pool:
+        scores, errors = np.array(list(pool.map(measured, range(pictures)))).T
     return PictureEvidence(scores, errors, "depth_accuracy" if task.picture == "depth" else "ssim")
 
 

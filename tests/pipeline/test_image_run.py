@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,14 @@ def test_report_has_decibels_and_what_a_copy_of_the_input_would_reach(denoiser: 
     assert "PSNR" in (version / "report.md").read_text()
     if int8.disagreements is not None:
         assert all((version / f"int8-cpu-{each.file}").exists() for each in int8.disagreements.examples)
+
+
+def test_answers_that_hardly_shrink_are_kept_as_they_are(denoiser: tuple[Path, Manifest]) -> None:
+    version, _ = denoiser
+    (answers,) = version.parents[2].glob("work/restorer/reference-*/answers.npz")
+
+    with zipfile.ZipFile(answers) as kept:
+        assert {each.compress_type for each in kept.infolist()} == {zipfile.ZIP_STORED}
 
 
 def test_tiles_of_the_published_file_equal_the_whole_picture(denoiser: tuple[Path, Manifest]) -> None:
