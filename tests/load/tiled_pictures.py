@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=_SIZES)
     options = parser.parse_args()
     manifest, _ = read_manifest(options.version)
-    columns = ("picture, variant", "tiles", "s", "within a level", "beside mirrors not", "dB there, whole", "alone")
+    inner, borders = "inside of mirrored borders", "dB at them: served, whole"
+    columns = ("picture, variant", "tiles", "s", "within a level", inner, borders, "without a server")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     with Client(options.url) as client:
         for size in options.sizes:
