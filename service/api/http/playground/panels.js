@@ -241,7 +241,7 @@ export function timingPanel(timings, roundTripMs, imageCount) {
     element("div", {}, element("dt", {}, element("span", { class: `swatch stage-${stage}` }), stage), element("dd", {}, milliseconds(durations[stage]))),
   );
   const notes = [`${milliseconds(roundTripMs)} until the answer was in this browser.`];
-  if (imageCount > 1) notes.push("Each stage is that of the slowest image; images run side by side.");
+  if (imageCount > 1) notes.push("Each stage is that of the slowest image; images run side by side, those in tiles one after the other.");
   return [
     element("p", { class: "total" }, element("strong", {}, milliseconds(timings.total)), " in the server"),
     bar,
