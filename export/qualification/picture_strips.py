@@ -47,7 +47,8 @@ def _seen(split: ImageSplit, index: int) -> NDArray[np.uint8]:
     place = split.geometries[index]
     top, left = max(0, place.top), max(0, place.left)
     bottom, right = place.top + place.height, place.left + place.width
-    return split.images[index][top:bottom, left:right]
+    seen: NDArray[np.uint8] = split.images[index][top:bottom, left:right]
+    return seen
 
 
 def _most_different(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Box:
@@ -63,11 +64,11 @@ def _most_different(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Box:
 
 def _cell(image: Image.Image, box: Box) -> Image.Image:
     """A part of a picture, fitted into a square."""
-    part = tuple(share * side for share, side in zip(box, image.size * 2, strict=True))
-    width, height = part[2] - part[0], part[3] - part[1]
+    left, top, right, bottom = (share * side for share, side in zip(box, image.size * 2, strict=True))
+    width, height = right - left, bottom - top
     factor = _SIDE / max(width, height)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return image.convert("RGB").resize(size, Image.Resampling.NEAREST, box=part)
+    return image.convert("RGB").resize(size, Image.Resampling.NEAREST, box=(left, top, right, bottom))
 
 
 def _row(cells: Sequence[Image.Image]) -> Image.Image:
