@@ -70,6 +70,14 @@ def test_what_nobody_asks_for_is_not_computed(tmp_path: Path) -> None:
         backend.infer_asked(IMAGES, EXPLAIN)
 
 
+def test_what_a_mask_asks_for_is_put_together_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = opened("onnxruntime", tmp_path, marked_graph())
+    monkeypatch.delattr("saccade.service.backends.onnxruntime_backend.asked_for")
+    assert len(backend.infer_asked(IMAGES, EXPLAIN)) == 3
+
+
 def test_openvino_leaves_the_output_out(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     backend = opened("openvino", tmp_path, marked_graph(rows=5))  # it computes every output that a model has
