@@ -242,17 +242,19 @@ class Manifest(Frozen):
             for extra in variant.extras:
                 if extra.output.name in taken:
                     raise ValueError(f"extra output {extra.output.name!r} of {variant.name!r} is an output already")
-                if extra not in self.extras:
-                    raise ValueError(f"variants differ in the extra output {extra.kind}: {extra.output}")
 
     @property
     def extras(self) -> tuple[ExtraOutput, ...]:
-        """What at least one variant computes when asked; it is the same output in every variant that has it."""
+        """What the version gives when asked: of each kind, the output of the first variant that has one."""
         found: dict[ExtraKind, ExtraOutput] = {}
         for variant in self.variants:
             for extra in variant.extras:
                 found.setdefault(extra.kind, extra)
         return tuple(found[kind] for kind in ExtraKind if kind in found)
+
+    def given_by(self, variant: Variant) -> tuple[ExtraOutput, ...]:
+        """The variant's extra outputs that are the version's: a map of another size or method is not served."""
+        return tuple(extra for extra in variant.extras if extra in self.extras)
 
     @property
     def answer(self) -> tuple[TensorSpec, ...]:

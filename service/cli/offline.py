@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from saccade.models.contract.extras import mask_of
+from saccade.models.contract.extras import ExtraKind, mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, preprocess_into, tile_into
 from saccade.models.contract.quality import Quality, quality_of
@@ -159,10 +159,12 @@ class OfflineModel:
         self.times.total_s = time.perf_counter() - start_s
 
     def _ensure_given(self, asked: int) -> None:
-        variant = variant_named(self.manifest, self.variant)
-        if asked and not (isinstance(self._backend, AskableBackend) and not asked & ~mask_of(variant.extras)):
+        given = self.manifest.given_by(variant_named(self.manifest, self.variant))
+        found = mask_of(given) if isinstance(self._backend, AskableBackend) else 0
+        lacking = " and ".join(kind for kind in ExtraKind if kind.bit & asked & ~found)
+        if lacking:
             raise BadParameter(
-                f"variant {self.variant} answers here by {self._backend.provider}, which computes the answer alone"
+                f"variant {self.variant}, which answers here by {self._backend.provider}, does not compute {lacking}"
             )
 
     def close(self) -> None:

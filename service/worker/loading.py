@@ -67,7 +67,7 @@ def load_instance(
     before_bytes = used_bytes()
     backend = load_backend(message.backend, _request_for(message, manifest, settings))
     on_warming()
-    extras = variant_named(manifest, message.variant).extras
+    extras = manifest.given_by(variant_named(manifest, message.variant))
     latency = LatencyModel()
     try:
         for size in message.allowed_batch_sizes:

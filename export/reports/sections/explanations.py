@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Block, Row, Section, Table, Text, figure
+from saccade.models.contract.extras import ExtraOutput
 
 _TEXT = (
     "Requests with `explain` get a map of where the network looked, from the same file. A hit is a picture in whose "
@@ -27,8 +28,19 @@ def explanation_section(report: ExportReport) -> Section:
     if rows:
         header = ("variant", "method", "hits", "chance", "times chance, of at most", "pictures with boxes", "time")
         blocks = [Text(_TEXT), Table(header, tuple(rows))]
+    published = [each.qualify for each in report.variants if each.gate.accepted or each.gate.is_pending]
+    maps = [(each.variant, extra) for each in published for extra in each.extras or () if extra.kind == "explain"]
+    blocks += [
+        Text(f"Not served from {variant}: its map ({_told(extra)}) is another one than that of {maps[0][0]}.")
+        for variant, extra in maps
+        if extra != maps[0][1]
+    ]
     reasons = {
         str(qualify.detail["no_explain"]): variant for variant, qualify in found if "no_explain" in qualify.detail
     }
     blocks += [Text(f"No explanation, as of {variant}: {reason}.") for reason, variant in reasons.items()]
     return Section("Where it looked", tuple(blocks))
+
+
+def _told(extra: ExtraOutput) -> str:
+    return f"{extra.method}, {' x '.join(map(str, extra.output.shape))}"

@@ -25,6 +25,7 @@ from saccade.models.contract.manifest import MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Task
 from tests.support.reports import check, decision, qualified, whole_report
+from tests.support.versions import EXPLANATION
 
 PICTURE = b"\xff\xd8 not really a picture"
 VOID = {"meta", "img", "path", "use", "rect", "br"}
@@ -127,6 +128,26 @@ def test_sparse_layers_are_told_in_the_table_of_sparse_variants_only() -> None:
     rows = {row[0]: row for row in texts(found["int8-trt-sparse24: 2 layers"])}
     place = found["int8-trt-sparse24: 2 layers"].header.index("sparsity")
     assert (rows["stem"][place], rows["block"][place]) == ("dense: first layer", "2:4")
+
+
+def test_the_report_says_whose_map_is_another_one_and_why_there_is_none() -> None:
+    larger = EXPLANATION.model_copy(update={"output": EXPLANATION.output.model_copy(update={"shape": (8, 8)})})
+    figures = {"fp32": (EXPLANATION,), "bf16-cpu": (EXPLANATION,), "int8-cpu": (larger,), "fp16": ()}
+    lacking = {"no_explain": "GPUs compute the answer alone", "no_trust": "the data has 8"}
+    variants = [
+        VariantReport(
+            qualify=qualified(name, extras=extras, detail={} if extras else lacking), gate=decision(check("parity"))
+        )
+        for name, extras in figures.items()
+    ]
+
+    text = markdown(whole_report(variants=tuple(variants)))
+
+    assert "Not served from int8-cpu: its map (" in text
+    assert "8 x 8) is another one than that of fp32." in text
+    assert text.count("Not served from") == 1
+    assert "No explanation, as of fp16: GPUs compute the answer alone." in text
+    assert "No score of unfamiliarity, as of fp16: the data has 8." in text
 
 
 def test_confusion_shows_counts_with_heat_by_row() -> None:

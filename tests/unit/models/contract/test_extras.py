@@ -46,13 +46,14 @@ def test_faulty_extra_outputs_are_refused(extras: tuple[ExtraOutput, ...], fault
         validated(with_extras(manifest_for("digits", 1), *extras))
 
 
-def test_variants_agree_on_an_output() -> None:
+def test_of_maps_that_differ_the_version_gives_the_first_variants() -> None:
     manifest = with_extras(manifest_for("digits", 1), EXPLANATION)
     (variant,) = manifest.variants
     larger = EXPLANATION.model_copy(update={"output": TensorSpec(name="explanation", dtype="float32", shape=(8, 8))})
-    other = variant.model_copy(update={"name": "int8-cpu", "precision": "int8", "extras": (larger,)})
-    with pytest.raises(Exception, match="differ"):
-        validated(manifest.model_copy(update={"variants": (variant, other)}))
+    other = variant.model_copy(update={"name": "int8-cpu", "precision": "int8", "extras": (larger, TRUST)})
+    both = validated(manifest.model_copy(update={"variants": (variant, other)}))
+    assert both.extras == (EXPLANATION, TRUST)
+    assert [both.given_by(each) for each in both.variants] == [(EXPLANATION,), (TRUST,)]
 
 
 def test_an_unknown_kind_is_refused() -> None:

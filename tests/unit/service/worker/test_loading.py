@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from saccade.models.contract.extras import ExtraKind
 from saccade.models.contract.replay import REPLAY_FILE, replay_bytes
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.fake_backend import FakeBackend
@@ -19,7 +20,7 @@ from saccade.service.settings import Settings
 from saccade.service.worker import loading
 from saccade.service.worker.jpegs import WorkerJpegs
 from saccade.service.worker.loading import load_instance
-from tests.support.versions import manifest_for, publish, with_files
+from tests.support.versions import EXPLANATION, UNFAMILIARITY, manifest_for, publish, with_extras, with_files
 
 SETTINGS = Settings(backend="fake", device_threads=1)
 
@@ -74,6 +75,17 @@ def test_instance_decodes_jpegs_only_where_that_was_chosen(version_dir: Path) ->
 
     assert leaving.jpegs is None
     assert decoding.jpegs is not None
+
+
+def test_a_variant_gives_no_map_of_another_size_than_the_first_ones(tmp_path: Path) -> None:
+    manifest = with_extras(manifest_for("digits", 1), EXPLANATION)
+    (first,) = manifest.variants
+    larger = EXPLANATION.model_copy(update={"output": EXPLANATION.output.model_copy(update={"shape": (8, 8)})})
+    other = first.model_copy(update={"name": "int8-cpu", "precision": "int8", "extras": (larger, UNFAMILIARITY)})
+    version_dir = publish(tmp_path, manifest.model_copy(update={"variants": (first, other)}))
+
+    assert load(version_dir)[0].gives == ExtraKind.EXPLAIN.bit
+    assert load(version_dir, variant="int8-cpu")[0].gives == ExtraKind.TRUST.bit
 
 
 def test_tampered_file_is_refused(version_dir: Path) -> None:
