@@ -10,6 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from saccade.export.artifact import Detail, StepResult
+from saccade.export.data.data_notes import NO_TRUST
 from saccade.export.data.data_step import DATA_JSON, read_data_report
 from saccade.export.data.data_table import print_data
 from saccade.export.pipeline import Listener, RunSettings, planned_steps, rerun_command
@@ -19,6 +20,7 @@ from saccade.export.steps import qualified_name
 _LONGEST = 60  # characters of the longest fact that is shown beside others
 _MOST = 3  # facts of a step that has no words of its own below
 _WHOLE = ("error", "reason", "not_batchable_reason")  # each is a sentence, and gets a line of its own
+_WITHOUT = {"no_explain": "answers will have no explanation", "no_trust": NO_TRUST}  # so is each of these, told once
 _WORDS = {  # what a person wants to know of a step; `-v` shows the rest
     "data": "{test:,} test, {tuning:,} tuning, {calibration:,} calibration pictures",
     "wrap": "{parameters:,} parameters",
@@ -51,11 +53,15 @@ def progress_listener(
     """Yields a listener that reports one recipe's steps on `console`; `verbose` shows every fact and the data."""
     names = [qualified_name(step.name, part) for step, part in planned_steps(loaded)]
     width = max(map(len, names))
+    told: set[str] = set()
 
     def tell(result: StepResult) -> None:
         style = _STYLES[result.status] if console.is_terminal else ""
         facts = _all_facts(result.detail) if verbose else facts_in_words(result)
         first, *more = step_lines(result, facts, width)
+        without = [f"{words}: {result.detail[key]}" for key, words in _WITHOUT.items() if key in result.detail]
+        more += [text for text in without if text not in told]
+        told.update(without)
         if verbose or result.status in ("lost", "failed"):
             more.append(f"again: {rerun_command(loaded.path, settings, result.step)}")
         is_cut = console.is_terminal and not verbose
@@ -133,4 +139,4 @@ def _all_facts(detail: Detail) -> str:
 
 def _short_facts(detail: Detail) -> Mapping[str, str]:
     texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in detail.items()}
-    return {key: text for key, text in texts.items() if key not in _WHOLE and 0 < len(text) <= _LONGEST}
+    return {key: text for key, text in texts.items() if key not in (*_WHOLE, *_WITHOUT) and 0 < len(text) <= _LONGEST}

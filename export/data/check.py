@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, judge_reaching_boxes, wrong_form
-from saccade.export.data.data_notes import calibration_notes, loose_notes, metric_of, resolution_of, test_notes
+from saccade.export.data.data_notes import (
+    calibration_notes,
+    loose_notes,
+    metric_of,
+    resolution_of,
+    test_notes,
+    trust_notes,
+)
 from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
@@ -289,7 +296,8 @@ def _judge(
                     findings.complain(text, text)
             for text in truth_notes(recipe.task.task, recipe.labels, split):
                 findings.note(text, text)
-    for text in (*calibration_notes(loaded, splits), *test_notes(loaded, splits), *loose_notes(loaded)):
+    enough = (*calibration_notes(loaded, splits), *test_notes(loaded, splits), *trust_notes(loaded, splits))
+    for text in (*enough, *loose_notes(loaded)):
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)
@@ -338,6 +346,7 @@ def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
         task=recipe.task.task,
         labels=recipe.labels,
         splits=tuple(splits),
+        notes=tuple(trust_notes(loaded, splits)),
         complaints=tuple(complaints),
         resolution=resolution_of(loaded, splits),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from saccade.export.data.data_report import SplitFacts, pictures_word
+from saccade.export.data.familiar_pictures import why_no_trust
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.gate.limits import fewer_test_images, loose_limits
 from saccade.export.recipe import LoadedRecipe
@@ -12,6 +13,7 @@ from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Task
 
+NO_TRUST = "answers will have no score of trust"
 ALL_DENIED = "every variant will be denied"
 _METRICS: Mapping[Task, MetricName] = {
     Task.CLASSIFY: "top1",
@@ -50,6 +52,13 @@ def test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[s
     used = next((split.different for split in splits if split.name == "test"), 0)
     if recipe.gate.needs_labels and 0 < used < needed:
         yield (f"{ALL_DENIED}: test has {pictures_word(used)} and {needed} are asked for: {fewer_test_images(used)}")
+
+
+def trust_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
+    """Notes data that is too little for a score of unfamiliarity, of which clients would hear at their requests."""
+    reason = why_no_trust(loaded, splits)
+    if reason:
+        yield f"{NO_TRUST}: {reason}"
 
 
 def loose_notes(loaded: LoadedRecipe) -> Iterator[str]:

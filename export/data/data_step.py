@@ -9,6 +9,7 @@ from pathlib import Path
 from saccade.export.artifact import Detail
 from saccade.export.data.check import check_data, ensure_good
 from saccade.export.data.data_report import DataReport
+from saccade.export.data.familiar_pictures import why_no_trust
 from saccade.export.data.slices import slice_table
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path
 from saccade.export.recipe import FolderData, LoadedRecipe
@@ -24,7 +25,8 @@ def run_data(context: StepContext) -> Detail:
     ensure_good(report, str(context.loaded.given))
     (context.out / DATA_JSON).write_text(report.model_dump_json(indent=1))
     images: dict[str, str | float | int] = {split.name: split.images for split in report.splits}
-    return {**images, "notes": len(report.notes)}
+    reason = why_no_trust(context.loaded, report.splits)
+    return {**images, "notes": len(report.notes), **({"no_trust": reason} if reason else {})}
 
 
 def read_data_report(path: Path) -> DataReport:

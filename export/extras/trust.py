@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from saccade.export.data.familiar_pictures import too_few
 from saccade.export.data.image_split import Split, batches
 from saccade.export.errors import DataRefused
 from saccade.export.extras.branch_nodes import BranchNodes
@@ -39,8 +40,7 @@ from saccade.models.contract.extras import ExtraKind, ExtraOutput
 from saccade.models.contract.specs import Task, TensorSpec
 
 FAMILIAR_SHARE = 0.95  # of the tuning pictures, which are not fitted, have scores up to 1
-_LEAST_FITTED, _MOST_FITTED = 32, 512  # calibration pictures
-_LEAST_HELD, _MOST_HELD = 20, 200  # tuning pictures, which say where the threshold lies
+_MOST_FITTED, _MOST_HELD = 512, 200  # calibration pictures, and tuning pictures, which say where the threshold lies
 _MANY_POSITIONS = 1024  # of a map: then every second row and column is enough, at a quarter of the cost
 _MAP_PICTURES, _MAP_SAMPLES = 64, 16_384  # positions whose features are fitted
 
@@ -49,8 +49,8 @@ def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     """Fits the score of a variant on what its own file computes; 1 is the threshold. Raises NoExtra."""
     if context.recipe.task.task is Task.IMAGE:
         raise NoExtra("an answer that is a picture has no place for a score beside it")
-    calibration = _pictures(context, "calibration", _LEAST_FITTED)[:_MOST_FITTED]
-    held = _pictures(context, "tuning", _LEAST_HELD)[:_MOST_HELD]
+    calibration = _pictures(context, "calibration")[:_MOST_FITTED]
+    held = _pictures(context, "tuning")[:_MOST_HELD]
     graph = _Graph(model, context)
     try:
         statistics = _statistics(graph, context.recipe.task.task, calibration)
@@ -67,18 +67,15 @@ def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     return ExtraBranch(extra, graph.branch.nodes, result, graph.branch.constants)
 
 
-def _pictures(context: StepContext, name: Split, least: int) -> NDArray[np.uint8]:
+def _pictures(context: StepContext, name: Split) -> NDArray[np.uint8]:
     """Raises NoExtra where there are too few."""
     try:
         split = context.data.split(context.loaded, name)
     except DataRefused as error:
         raise NoExtra(f"what is familiar is fitted on {name} pictures: {error}") from error
-    different = len(set(split.image_sha256))
-    if different < least:
-        raise NoExtra(
-            f"what is familiar is fitted on at least {least} different {name} pictures, and the data has {different}: "
-            "add some and export again"
-        )
+    reason = too_few(name, len(set(split.image_sha256)))
+    if reason:
+        raise NoExtra(reason)
     return split.images
 
 

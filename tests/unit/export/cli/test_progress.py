@@ -71,6 +71,20 @@ def test_verbose_shows_every_fact_and_command(loaded: LoadedRecipe) -> None:
     assert "again: saccade-export step" in text
 
 
+def test_what_answers_will_lack_is_told_once_with_its_reason(loaded: LoadedRecipe) -> None:
+    lacking = {"no_trust": "the data has 8 pictures"}
+    data = StepResult("data", "done", None, 1.0, {"test": 9, "tuning": 9, "calibration": 8, "notes": 1, **lacking})
+    made = [StepResult(f"precision.{name}", "done", None, 1.0, {"precision": name, **lacking}) for name in "ab"]
+    masked = StepResult("precision.c", "done", None, 1.0, {"no_explain": "a mask says it"})
+
+    lines = [line.strip() for line in told(loaded, [data, *made, masked], terminal=False).splitlines()]
+
+    assert [line for line in lines if line.startswith("answers")] == [
+        "answers will have no score of trust: the data has 8 pictures",
+        "answers will have no explanation: a mask says it",
+    ]
+
+
 def test_a_terminal_of_80_columns_keeps_a_step_on_one_line(loaded: LoadedRecipe) -> None:
     long = StepResult("preprocess", "done", None, 1.0, {"compared_with": "the transform of its own library, " * 3})
 
