@@ -31,7 +31,8 @@ from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from saccade.service.settings import Settings
-from saccade.service.vision.answers import not_finite, prediction_of
+from saccade.service.vision.answers import ensure_usable, prediction_of
+from saccade.service.vision.extras import ensure_finite
 from saccade.service.vision.image_decoder import ImageLimits, ReadImage, read_image
 from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.tiles import Mosaic, ensure_few_tiles, tile_grid, tiles_of
@@ -243,8 +244,17 @@ class OfflineModel:
             if len(images) == 1:
                 return [error]
             return [row for image in images for row in self._run(image[None], asked)]
-        rows = [list(row) for row in zip(*outputs, strict=True)]
-        return [not_finite(row[: len(self.manifest.answer)], self.manifest) or row for row in rows]
+        return [self._unusable(row, asked) or row for row in map(list, zip(*outputs, strict=True))]
+
+    def _unusable(self, row: Outputs, asked: int) -> SaccadeError | None:
+        """The error of an image whose answer cannot be told: it fails alone."""
+        count = len(self.manifest.answer)
+        try:
+            ensure_usable(row[:count], self.manifest)
+            ensure_finite(row[count:], self.manifest, asked)
+        except SaccadeError as error:
+            return error
+        return None
 
     def _render(
         self,

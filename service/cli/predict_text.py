@@ -24,7 +24,7 @@ def _found(prediction: Mapping[str, Any]) -> str:
         return "; ".join(found) or "nothing found"
     if "embedding" in prediction:
         vector = prediction["embedding"]
-        first = " ".join(f"{number:.4f}" for number in list(vector.get("values") or ())[:_SHOWN])
+        first = " ".join(f"{number:.4f}" for number in vector.get("values", ())[:_SHOWN])
         return f"{vector['dim']} numbers, {vector['dtype']}" + (f": {first} ..." if first else "")
     for kind in ("image", "depth"):
         if kind in prediction:

@@ -10,6 +10,7 @@ import pytest
 
 from saccade.models.contract.specs import Task
 from saccade.service.cli.offline import OfflineAnswer, OfflineModel, newest_version
+from saccade.service.cli.predict_text import summary_of
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.trusted_keys import NO_SIGNATURES
 from saccade.service.settings import Settings
@@ -110,3 +111,15 @@ def test_explanations_come_with_the_answers_that_ask(tmp_path: Path) -> None:
 
     assert [bool(answer.prediction and answer.prediction["explanation"]) for answer in found] == [True, False, True]
     assert top_scores(found) == [200, 7]
+
+
+def test_a_vector_without_direction_fails_alone_and_the_others_have_their_line(tmp_path: Path) -> None:
+    publish_fake(tmp_path, "digits", 1, Task.EMBED)
+
+    found, model = answers(tmp_path, [red_png(200), red_png(0), red_png(7)])
+
+    assert [bool(answer.prediction) for answer in found] == [True, False, True]
+    assert "all zeros" in found[1].error
+    assert model.times.failed == 1
+    assert found[0].prediction is not None
+    assert summary_of(found[0].prediction).startswith("3 numbers, float32: 200.0000")
