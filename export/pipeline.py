@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shlex
 import sys
 import time
@@ -35,6 +36,8 @@ from saccade.service.errors import SaccadeError
 from saccade.service.repository.object_store.address import shown
 
 _log = logging.getLogger(__name__)
+# torch, numpy and the runtimes have no common error for it.
+_NO_MEMORY = re.compile(r"allocate (\w+ )?memory|out of memory|unable to allocate", re.IGNORECASE)
 # What the system answers to a write that it does not take; other OSErrors of a step say themselves what is missing.
 _WRITE_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -209,6 +212,12 @@ def _run_step(
     except Exception as error:  # converters and runtimes raise whatever they like; the other recipes still run
         if isinstance(error, OSError) and error.errno in _WRITE_REFUSED:
             text = f"cannot write to {error.filename or settings.work / loaded.recipe.model}: {error.strerror}"
+        elif isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            side = loaded.recipe.preprocess
+            text = (
+                f"this machine has too little memory for an input of {side.width}x{side.height} pixels: make it "
+                f"smaller in `preprocess`, or export where there is more ({f'{error}'.partition(chr(10))[0]})"
+            )
         else:
             _log.exception("step_failed %s %s", loaded.recipe.model, name)
             text = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -17,6 +17,7 @@ from saccade.export.data.data_notes import (
     loose_notes,
     metric_of,
     resolution_of,
+    size_notes,
     test_notes,
     trust_notes,
 )
@@ -297,7 +298,7 @@ def _judge(
             for text in truth_notes(recipe.task.task, recipe.labels, split):
                 findings.note(text, text)
     enough = (*calibration_notes(loaded, splits), *test_notes(loaded, splits), *trust_notes(loaded, splits))
-    for text in (*enough, *loose_notes(loaded)):
+    for text in (*enough, *size_notes(loaded), *loose_notes(loaded)):
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)
@@ -346,7 +347,7 @@ def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
         task=recipe.task.task,
         labels=recipe.labels,
         splits=tuple(splits),
-        notes=tuple(trust_notes(loaded, splits)),
+        notes=(*trust_notes(loaded, splits), *size_notes(loaded)),
         complaints=tuple(complaints),
         resolution=resolution_of(loaded, splits),
     )

@@ -11,7 +11,9 @@ from saccade.export.gate.limits import fewer_test_images, loose_limits
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, input_tensor, output_tensors
+from saccade.service.ipc.tensor_slots import layout_of
+from saccade.service.settings import Settings
 
 NO_TRUST = "answers will have no score of trust"
 ALL_DENIED = "every variant will be denied"
@@ -59,6 +61,18 @@ def trust_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[
     reason = why_no_trust(loaded, splits)
     if reason:
         yield f"{NO_TRUST}: {reason}"
+
+
+def size_notes(loaded: LoadedRecipe) -> Iterator[str]:
+    """Notes tiles and inputs that a server refuses to load by its default."""
+    recipe, usual = loaded.recipe, Settings.model_fields["max_slot_bytes"].default
+    answer = output_tensors(recipe.task, recipe.preprocess)
+    needed = layout_of(input_tensor(recipe.preprocess), answer).size_bytes
+    if needed > usual:
+        yield (
+            f"servers refuse it until they have SACCADE_MAX_SLOT_BYTES={needed} or more: an image and its answer take "
+            f"{needed:,} bytes, and a slot has {usual:,}: or make the input of `preprocess` smaller"
+        )
 
 
 def loose_notes(loaded: LoadedRecipe) -> Iterator[str]:

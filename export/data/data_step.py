@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saccade.export.artifact import Detail
 from saccade.export.data.check import check_data, ensure_good
+from saccade.export.data.data_notes import size_notes
 from saccade.export.data.data_report import DataReport
 from saccade.export.data.familiar_pictures import why_no_trust
 from saccade.export.data.slices import slice_table
@@ -25,8 +26,8 @@ def run_data(context: StepContext) -> Detail:
     ensure_good(report, str(context.loaded.given))
     (context.out / DATA_JSON).write_text(report.model_dump_json(indent=1))
     images: dict[str, str | float | int] = {split.name: split.images for split in report.splits}
-    reason = why_no_trust(context.loaded, report.splits)
-    return {**images, "notes": len(report.notes), **({"no_trust": reason} if reason else {})}
+    told = {"no_trust": why_no_trust(context.loaded, report.splits), "reason": next(size_notes(context.loaded), "")}
+    return {**images, "notes": len(report.notes), **{key: text for key, text in told.items() if text}}
 
 
 def read_data_report(path: Path) -> DataReport:

@@ -1,4 +1,4 @@
-"""A full disk while a step works or publishes. Promises: no version is added, and one sentence says why."""
+"""A full disk or memory while a step works or publishes. Promises: no version is added, and a sentence says why."""
 
 from __future__ import annotations
 
@@ -101,6 +101,25 @@ def test_step_that_cannot_write_names_the_folder(
 
     assert f"cannot write to {tmp_path}/work/tiny-classifier: {os.strerror(code)}" in result.output
     assert "OSError" not in result.output
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nmore")]
+)
+def test_step_without_enough_memory_names_the_size_of_the_input(
+    write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run(context: StepContext) -> Detail:
+        raise error
+
+    monkeypatch.setattr(pipeline, "STEPS", (replace(STEPS[0], run=run), *STEPS[1:]))
+    monkeypatch.setattr(pipeline, "closure_digest", lambda module, packages: "0" * 64)
+    places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work"), "--json"]
+
+    result = CliRunner().invoke(app, ["run", str(write_recipe()), *places])
+
+    assert "too little memory for an input of 32x32 pixels" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_full_disk_at_any_write_adds_no_version(publishing: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:

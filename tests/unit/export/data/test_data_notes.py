@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saccade.export.data.data_notes import loose_notes, trust_notes
+from saccade.export.data.data_notes import loose_notes, size_notes, trust_notes
 from saccade.export.data.data_report import SplitFacts
 from saccade.export.data.image_split import Split
 from saccade.export.variants import VariantKind
@@ -60,3 +60,9 @@ def test_too_few_pictures_for_a_score_of_trust_are_noted(
     notes = " ".join(trust_notes(loaded, [facts("calibration", *calibration), facts("tuning", tuning)]))
     assert told in notes
     assert bool(notes) is bool(told)
+
+
+def test_inputs_and_answers_that_no_usual_slot_holds_are_noted(tmp_path: Path) -> None:
+    assert not list(size_notes(recipe_of(tmp_path, Task.IMAGE, side=1024)))
+    (note,) = size_notes(recipe_of(tmp_path, Task.IMAGE, side=2048))
+    assert "SACCADE_MAX_SLOT_BYTES=62914560" in note  # 2048 x 2048 x 3 bytes in, as many floats out
