@@ -43,6 +43,8 @@ def giving(target: ServingTarget, asked: int, variant: str | None) -> ServingTar
     Raises BadParameter when no instance does, of the named variant where one is named.
     """
     among = target.instances_of(variant)
+    if all(not asked & ~instance.gives for instance in target.instances):
+        return target
     able = tuple(instance for instance in target.instances if not asked & ~instance.gives)
     if any(instance in able for instance in among):
         return replace(target, instances=able)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from saccade.models.contract.extras import ExtraKind, mask_of
+from saccade.models.contract.extras import ExtraKind, asked_for, mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, preprocess_into, tile_into
 from saccade.models.contract.quality import Quality, quality_of
@@ -251,7 +251,7 @@ class OfflineModel:
         count = len(self.manifest.answer)
         try:
             ensure_usable(row[:count], self.manifest)
-            ensure_finite(row[count:], self.manifest, asked)
+            ensure_finite(row[count:], asked_for(self.manifest.extras, asked))
         except SaccadeError as error:
             return error
         return None

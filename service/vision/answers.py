@@ -33,10 +33,8 @@ def prediction_of(
 
     Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer, or NoDirection.
     """
-    extras: Sequence[NDArray[Any]] = ()
-    if parameters.asked:
-        tensors = len(manifest.answer)
-        outputs, extras = outputs[:tensors], outputs[tensors:]
+    tensors = len(outputs) - len(parameters.extras)
+    outputs, extras = outputs[:tensors], outputs[tensors:]
     ensure_usable(outputs, manifest)
     labels, spec = manifest.labels, manifest.task
     answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}

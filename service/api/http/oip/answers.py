@@ -11,7 +11,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from saccade.models.contract.extras import asked_for
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, unmoved
 from saccade.service.api.http.oip.tensors import DATATYPES, InferRequest, WantedOutput
@@ -32,9 +31,9 @@ def rows_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest
 
     Raises NotFinite or NoDirection, in binary as in JSON: no client takes such numbers for an answer.
     """
-    extras = [extra.output for extra in asked_for(manifest.extras, parameters.asked)]
+    extras = [extra.output for extra in parameters.extras]
     ensure_usable(outputs[: len(manifest.answer)], manifest)
-    ensure_finite(outputs[len(manifest.answer) :], manifest, parameters.asked)
+    ensure_finite(outputs[len(manifest.answer) :], parameters.extras)
     rows = {spec.name: np.array(array) for spec, array in zip((*manifest.answer, *extras), outputs, strict=True)}
     if "boxes" in rows and place != unmoved(manifest.preprocess):
         rows["boxes"] = boxes_to_source(rows["boxes"], place)
