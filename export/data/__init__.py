@@ -6,6 +6,7 @@
 - `check.py` reads all pictures (`reading.py`), looks for copies (`overlap.py` with `nearest_pictures.py`), estimates
   what their number can resolve (`resolution.py`) and writes `data_report.py`;
   `findings.py` collects complaints and `bad_boxes.py` judges boxes.
-- `slices.py` reads which camera, site or light each picture belongs to.
+- `slices.py` reads which camera, site or light each picture belongs to; `familiar_pictures.py` says how many pictures
+  a score of trust needs.
 - `data_step.py` is the step of a run, and `data_table.py` prints its report.
 """
