@@ -33,7 +33,7 @@ class Deploy(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
         features = torch.relu(self.body(torch.relu(self.stem(pixels))))
         logits = self.classify(features.mean((2, 3))) * 8.0
-        return logits.argmax(1), logits
+        return logits.argmax(1).to(torch.uint8), logits
 
 
 def traced() -> fx.GraphModule:
@@ -76,6 +76,13 @@ def recovered(spec: RecoverySpec, class_id: int | None = None) -> tuple[Recovere
     lesson = Lesson(_IMAGES, truth, "distribution")
     metric = closeness(teacher) if class_id is None else share_of(class_id)
     return recover(student, teacher, {_WEIGHT: mask}, lesson, spec, 1, metric, lambda text: None), student
+
+
+def test_a_student_computes_no_answer() -> None:
+    called = {str(node.target) for node in raw_module(traced(), 1).graph.nodes if node.op == "call_function"}
+
+    assert "aten.linear.default" in called
+    assert "aten.argmax.default" not in called
 
 
 def test_answers_come_back_and_the_mask_holds() -> None:
