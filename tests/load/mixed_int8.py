@@ -9,23 +9,16 @@ Without `--keep-float` the mixture is what accuracy control makes of the recipe.
 from __future__ import annotations
 
 import argparse
-import os
-from contextlib import closing
 from pathlib import Path
 
 from saccade.export.data.datasets import DataStore
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
-from saccade.export.qualification.accuracy import evaluate
-from saccade.export.qualification.evidence import Evidence, accuracy_of
-from saccade.export.qualification.serving import open_backend
-from saccade.export.qualification.speed_step import timed_files
 from saccade.export.recipe import LoadedRecipe, load_recipe
-from saccade.export.variants import TRAITS
-from saccade.models.contract.paired_speed import paired_speed
+from saccade.export.variants import VariantKind
+from tests.load.beside import RECIPES, Compared, print_beside
 
-RECIPES = Path(__file__).parents[2] / "models" / "recipes"
-_VARIANT = "int8-cpu"
+_VARIANT: VariantKind = "int8-cpu"
 _STEP = f"precision.{_VARIANT}"
 
 
@@ -40,21 +33,7 @@ def main() -> None:
     keep_float = tuple(options.keep_float)
     mixed = file_of(changed(loaded, keep_float, is_controlled=not keep_float), options.work, data)
 
-    test, recipe = data.split(loaded, "test"), loaded.recipe
-    found = accuracy_of(answers(mixed, loaded, data), answers(whole, loaded, data), recipe.qualify.bootstrap_resamples)
-    print(f"{found.metric}: {found.value.value:.4f}, drop against all int8 {found.drop.value:+.4f} "
-          f"({found.drop.low:+.4f} to {found.drop.high:+.4f}) on {found.images} images")  # fmt: skip
-    timings = timed_files({"mixed": (mixed, TRAITS[_VARIANT]), "whole": (whole, TRAITS[_VARIANT])}, recipe, test.images)
-    speed = paired_speed(
-        timings.medians("mixed"),
-        timings.medians("whole"),
-        against=_VARIANT,
-        device_kind="cpu",
-        batch_sizes=recipe.allowed_batch_sizes,
-    )
-    assert speed is not None
-    print(f"{speed.ratio:.3f} times as fast as all int8 ({speed.ci_low:.3f} to {speed.ci_high:.3f}, {speed.rounds} "
-          f"rounds, batches {speed.batch_sizes}), load {os.getloadavg()[0]:.0f}")  # fmt: skip
+    print_beside(Compared("the mixture", _VARIANT, mixed), Compared("all int8", _VARIANT, whole), loaded, data)
 
 
 def changed(loaded: LoadedRecipe, keep_float: tuple[str, ...], *, is_controlled: bool) -> LoadedRecipe:
@@ -72,13 +51,6 @@ def file_of(loaded: LoadedRecipe, work: Path, data: DataStore) -> Path:
         raise SystemExit(f"{result.step} failed: {result.detail.get('error')}")
     print(f"{result.detail['quantized_weighted_nodes']} of {result.detail['weighted_nodes']} layers int8", flush=True)
     return result.artifact.file(MODEL_FILE)
-
-
-def answers(file: Path, loaded: LoadedRecipe, data: DataStore) -> Evidence:
-    recipe = loaded.recipe
-    with closing(open_backend(file, recipe)) as backend:
-        batch = recipe.qualify.evaluate_batch_size
-        return evaluate(backend.infer, data.split(loaded, "test"), recipe.task, len(recipe.labels), batch)
 
 
 if __name__ == "__main__":

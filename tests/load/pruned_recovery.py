@@ -9,7 +9,6 @@ files in turns, in ONNX Runtime on the processor.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -20,14 +19,12 @@ from saccade.export.compression.spec import PruningSpec, RecoverySpec
 from saccade.export.data.datasets import DataStore
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
-from saccade.export.qualification.evidence import accuracy_of
-from saccade.export.qualification.speed_step import timed_files
 from saccade.export.recipe import LoadedRecipe, load_recipe
-from saccade.export.variants import TRAITS
-from saccade.models.contract.paired_speed import paired_speed
-from tests.load.mixed_int8 import RECIPES, answers
+from saccade.export.variants import VariantKind
+from tests.load.beside import RECIPES, Compared, print_beside
 
-_DENSE, _PRUNED = "fp32", "fp32-pruned"
+_DENSE: VariantKind = "fp32"
+_PRUNED: VariantKind = "fp32-pruned"
 
 
 def main() -> None:
@@ -46,25 +43,8 @@ def main() -> None:
     spec = PruningSpec(flop_share=options.flop_share, round_to=options.round_to, recovery=recovery)
     loaded, data = pruned(load_recipe(RECIPES / f"{options.model}.yaml"), spec, options.train), DataStore()
     files = files_of(loaded, options.work, data)
-    recipe = loaded.recipe
-
-    found = accuracy_of(
-        answers(files[_PRUNED], loaded, data), answers(files[_DENSE], loaded, data), recipe.qualify.bootstrap_resamples
-    )
-    print(f"{found.metric} on {found.images} test pictures: {found.value.value:.4f}, drop against dense "
-          f"{found.drop.value:+.4f} ({found.drop.low:+.4f} to {found.drop.high:+.4f})")  # fmt: skip
-    test = data.split(loaded, "test")
-    timings = timed_files({name: (file, TRAITS[_DENSE]) for name, file in files.items()}, recipe, test.images)
-    speed = paired_speed(
-        timings.medians(_PRUNED),
-        timings.medians(_DENSE),
-        against=_DENSE,
-        device_kind="cpu",
-        batch_sizes=recipe.allowed_batch_sizes,
-    )
-    assert speed is not None
-    print(f"{speed.ratio:.3f} times as fast as dense ({speed.ci_low:.3f} to {speed.ci_high:.3f}, {speed.rounds} "
-          f"rounds, batches {speed.batch_sizes}), load {os.getloadavg()[0]:.0f}")  # fmt: skip
+    dense = Compared("the dense network", _DENSE, files[_DENSE])
+    print_beside(Compared(_PRUNED, _PRUNED, files[_PRUNED]), dense, loaded, data)
 
 
 def pruned(loaded: LoadedRecipe, spec: PruningSpec, train: int) -> LoadedRecipe:

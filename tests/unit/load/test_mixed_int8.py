@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from saccade.export.recipe import load_recipe
-from tests.load.mixed_int8 import RECIPES, changed
+from tests.load.beside import RECIPES
+from tests.load.mixed_int8 import changed
 
 
 def test_a_recipe_keeps_the_named_layers_float_and_seeks_none_unless_it_is_asked_to() -> None:
