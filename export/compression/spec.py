@@ -8,6 +8,8 @@ from pydantic import Field
 
 from saccade.models.contract.specs import Frozen
 
+PRUNING_FILE = "pruning.json"  # written beside a pruned form's deploy module: which channels left, and what it cost
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

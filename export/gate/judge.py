@@ -35,6 +35,7 @@ from saccade.export.reports.report_inputs import (
     command_of,
     example_pictures,
     form_details,
+    pruning_of,
     quantized_layers,
     sparsity_of,
     split_digests,
@@ -140,5 +141,6 @@ def _report(context: StepContext) -> ExportReport:
         splits=split_digests(context.inputs),
         forms={form: dict(detail) for form, detail in form_details(context).items()},
         sparsity=sparsity_of(context),
+        pruning=pruning_of(context),
         quantized_layers=quantized_layers(context),
     )

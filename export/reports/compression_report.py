@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.compression.spec import PRUNING_FILE
 from saccade.export.errors import RecipeError
 from saccade.export.precision.files import LAYERS_FILE
 
@@ -68,13 +69,35 @@ class SparsityReport(_Written):
     recovery: Recovery = Recovery()
 
 
+class PrunedLayer(_Written):
+    layer: str
+    dense: tuple[int, ...]  # output and input channels before
+    pruned: tuple[int, ...]  # and after
+
+
+class PruningReport(_Written):
+    dense_multiply_adds: int
+    multiply_adds: int
+    dense_parameters: int
+    parameters: int
+    dense_tuning_metric: float
+    one_shot_tuning_metric: float  # without the channels, before recovery
+    tuning_metric: float  # after recovery
+    layers: tuple[PrunedLayer, ...]
+    recovery: Recovery = Recovery()
+
+
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_sparsity(directory: Path) -> SparsityReport | None:
     """Reads the artifact of `compress.sparse24`. Raises RecipeError for a file of another form."""
-    path = directory / SPARSITY_FILE
-    return _read(path, SparsityReport, orjson.loads(path.read_bytes())) if path.exists() else None
+    return _read_whole(directory / SPARSITY_FILE, SparsityReport)
+
+
+def read_pruning(directory: Path) -> PruningReport | None:
+    """Reads the artifact of `compress.pruned`. Raises RecipeError as above."""
+    return _read_whole(directory / PRUNING_FILE, PruningReport)
 
 
 def read_quantized_layers(directory: Path) -> tuple[QuantizedLayer, ...]:
@@ -85,6 +108,10 @@ def read_quantized_layers(directory: Path) -> tuple[QuantizedLayer, ...]:
     document = orjson.loads(path.read_bytes())
     rows = document.get("layers", []) if isinstance(document, dict) else document
     return tuple(_read(path, QuantizedLayer, row) for row in rows)
+
+
+def _read_whole(path: Path, kind: type[Kind]) -> Kind | None:
+    return _read(path, kind, orjson.loads(path.read_bytes())) if path.exists() else None
 
 
 def _read(path: Path, kind: type[Kind], document: object) -> Kind:

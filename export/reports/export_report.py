@@ -10,7 +10,7 @@ from saccade.export.data.fidelity import FidelityReport
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import LibraryFigure, QualifyReport
-from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
+from saccade.export.reports.compression_report import PruningReport, QuantizedLayer, SparsityReport
 from saccade.models.contract.manifest import GateDecision, MetricFigure, OperatingPoint, TargetSupport
 from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec, Task
@@ -98,6 +98,7 @@ class ExportReport(Frozen):
     # how other forms of the weights were made
     forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)
     sparsity: SparsityReport | None = None  # None: no variant has 2:4 weights
+    pruning: PruningReport | None = None  # None: no variant lacks channels
     quantized_layers: dict[str, tuple[QuantizedLayer, ...]] = Field(default_factory=dict)  # by variant
 
     def unmeasured_labels(self) -> str:

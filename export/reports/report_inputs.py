@@ -11,8 +11,10 @@ import orjson
 from saccade.export.artifact import Artifact, Detail
 from saccade.export.precision.files import CALIBRATION_FILE
 from saccade.export.reports.compression_report import (
+    PruningReport,
     QuantizedLayer,
     SparsityReport,
+    read_pruning,
     read_quantized_layers,
     read_sparsity,
 )
@@ -57,6 +59,11 @@ def form_details(context: StepContext) -> dict[str, Detail]:
 def sparsity_of(context: StepContext) -> SparsityReport | None:
     made = context.inputs.get(qualified_name("compress", "sparse24"))
     return None if made is None else read_sparsity(made.directory)
+
+
+def pruning_of(context: StepContext) -> PruningReport | None:
+    made = context.inputs.get(qualified_name("compress", "pruned"))
+    return None if made is None else read_pruning(made.directory)
 
 
 def quantized_layers(context: StepContext) -> dict[str, tuple[QuantizedLayer, ...]]:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from saccade.export.compression.pruning.prune import PRUNING_FILE
-from saccade.export.compression.spec import PruningSpec, RecoverySpec
+from saccade.export.compression.spec import PRUNING_FILE, PruningSpec, RecoverySpec
 from saccade.export.data.datasets import DataStore
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline

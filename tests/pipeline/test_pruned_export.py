@@ -42,6 +42,9 @@ def test_pruned_variant_is_published_with_narrower_layers(write_recipe: WriteRec
     assert [point["step"] for point in said["recovery"]["history"]] == [0, 1, 2]
 
     version = tmp_path / "repository" / "tiny-classifier" / "1"
+    told = (version / "report.md").read_text(encoding="utf-8")
+    assert f"the network keeps {said['multiply_adds'] / said['dense_multiply_adds']:.1%} of its multiply-adds" in told
+    assert "after recovery (2 steps on" in told
     manifest, _ = read_manifest(version)
     assert [variant.name for variant in manifest.accepted_variants()] == ["fp32", "fp32-pruned"]
     dense, narrow = (convolution_widths(version / variant.file) for variant in manifest.variants)

@@ -21,6 +21,8 @@ from saccade.export.qualification.qualify_report import (
 )
 from saccade.export.reports.compression_report import (
     OneShotFigure,
+    PrunedLayer,
+    PruningReport,
     QuantizedLayer,
     Recovery,
     RecoveryFigure,
@@ -149,6 +151,26 @@ def sparsity() -> SparsityReport:
                 RecoveryFigure(step=0, tuning_metric=0.63, flip_rate=0.02),
                 RecoveryFigure(step=200, tuning_metric=0.88, flip_rate=0.001),
             )
+        ),
+    )
+
+
+def pruning() -> PruningReport:
+    return PruningReport(
+        dense_multiply_adds=2000,
+        multiply_adds=1700,
+        dense_parameters=1000,
+        parameters=800,
+        dense_tuning_metric=0.9,
+        one_shot_tuning_metric=0.61,
+        tuning_metric=0.89,
+        layers=(
+            PrunedLayer(layer="stem", dense=(16, 3), pruned=(16, 3)),
+            PrunedLayer(layer="block", dense=(16, 16), pruned=(12, 16)),
+        ),
+        recovery=Recovery(
+            images=500,
+            history=(RecoveryFigure(step=0, tuning_metric=0.61), RecoveryFigure(step=300, tuning_metric=0.89)),
         ),
     )
 

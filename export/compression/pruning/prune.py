@@ -13,6 +13,7 @@ from saccade.export.artifact import Detail
 from saccade.export.compression.pruning.budget import narrow_network
 from saccade.export.compression.pruning.costs import counted_multiply_adds
 from saccade.export.compression.pruning.narrowing import widths_of
+from saccade.export.compression.spec import PRUNING_FILE
 from saccade.export.compression.threads import one_thread
 from saccade.export.compression.traced_network import (
     PROOF_IMAGES,
@@ -30,8 +31,6 @@ from saccade.export.convert.trace import traced
 from saccade.export.convert.wrap import FACTS_FILE, read_wrap_facts
 from saccade.export.errors import GraphError
 from saccade.export.steps import StepContext
-
-PRUNING_FILE = "pruning.json"
 
 
 def run_prune(context: StepContext) -> Detail:

@@ -1,9 +1,9 @@
 """Composes a report's sections, the same for every format, with pure functions of ExportReport.
 
 `blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
-`layers.py` what each layer became, `mistakes.py` where answers are wrong, `slices.py` and `corruptions.py` on which
-pictures, `explanations.py` what networks look at, `trust.py` which pictures are unfamiliar, `lineage.py` what
-everything was made of.
+`layers.py` what each layer became, `pruning.py` what was left out, `mistakes.py` where answers are wrong, `slices.py`
+and `corruptions.py` on which pictures, `explanations.py` what networks look at, `trust.py` which pictures are
+unfamiliar, `lineage.py` what everything was made of.
 """
 
 from __future__ import annotations

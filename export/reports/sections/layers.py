@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from saccade.export.reports.compression_report import QuantizedLayer, SparseLayer, SparsityReport
 from saccade.export.reports.export_report import ExportReport, VariantReport
 from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, fact_table, figure
+from saccade.export.reports.sections.pruning import pruning_blocks
 from saccade.export.variants import TRAITS
 
 _NOT_CHOSEN = "not chosen"
@@ -28,8 +29,13 @@ def layer_section(report: ExportReport) -> Section:
 def compression_section(report: ExportReport) -> Section:
     """Tells how other forms of the weights were made, and the metric before and after recovery."""
     blocks: list[Block] = [
-        fact_table(tuple(facts.items()), f"How the {form} weights were made") for form, facts in report.forms.items()
+        fact_table(tuple(facts.items()), f"How the {form} weights were made")
+        for form, facts in report.forms.items()
+        if form != "pruned" or report.pruning is None
     ]
+    if report.pruning is not None:
+        made = [each for each in report.variants if _form(each.qualify.variant) == "pruned"]
+        blocks += pruning_blocks(report.pruning, made, report.reference.name)
     if report.sparsity is not None:
         blocks += _sparsity_blocks(report.sparsity, report.reference.name)
     for table in report.calibration:

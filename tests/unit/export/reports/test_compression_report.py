@@ -8,11 +8,12 @@ import orjson
 import pytest
 
 from saccade.export.errors import RecipeError
-from saccade.export.reports.compression_report import read_quantized_layers, read_sparsity
+from saccade.export.reports.compression_report import read_pruning, read_quantized_layers, read_sparsity
 
 
 def test_steps_that_wrote_nothing_leave_nothing(tmp_path: Path) -> None:
     assert read_sparsity(tmp_path) is None
+    assert read_pruning(tmp_path) is None
     assert read_quantized_layers(tmp_path) == ()
 
 

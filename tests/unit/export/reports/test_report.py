@@ -24,7 +24,7 @@ from saccade.export.reports.sections.verdicts import reason, verdict
 from saccade.models.contract.manifest import MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Task
-from tests.support.reports import check, decision, qualified, whole_report
+from tests.support.reports import check, decision, pruning, qualified, whole_report
 from tests.support.versions import EXPLANATION
 
 PICTURE = b"\xff\xd8 not really a picture"
@@ -148,6 +148,26 @@ def test_the_report_says_whose_map_is_another_one_and_why_there_is_none() -> Non
     assert text.count("Not served from") == 1
     assert "No explanation, as of fp16: GPUs compute the answer alone." in text
     assert "No score of unfamiliarity, as of fp16: the data has 8." in text
+
+
+def test_pruned_weights_are_told_with_what_they_cost_and_gained() -> None:
+    pair = PairedSpeed(
+        against="fp32", device_kind="cpu", ratio=1.2, ci_low=1.1, ci_high=1.3, rounds=9, batch_sizes=(1, 4)
+    )
+    made = VariantReport(qualify=qualified("fp32-pruned", 0.898, paired_speeds=(pair,)), gate=decision(check("parity")))
+    report = whole_report(
+        variants=(*whole_report().variants, made), forms={"pruned": {"flop_share": 0.85}}, pruning=pruning()
+    )
+
+    text, found = markdown(report), tables(report)
+
+    assert "left 1 of 2 layers: the network keeps 85.0% of its multiply-adds and 80.0% of its parameters" in text
+    assert "0.9000 dense, 0.6100 without the channels, 0.8900 after recovery (300 steps on 500 images)" in text
+    assert texts(found["What the pruned variants lost and gained"]) == [
+        ["fp32-pruned", "0.8980", "+0.0020", "+0.0000 to +0.0040", pair.text]
+    ]
+    assert texts(found["Width of each layer"])[1] == ["block", "16 x 16", "12 x 16"]
+    assert "How the pruned weights were made" not in found
 
 
 def test_confusion_shows_counts_with_heat_by_row() -> None:
