@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from saccade.export.artifact import (
     Artifact,
@@ -91,14 +90,14 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
     for name in (settings.redo, settings.until):
         if name is not None and name not in names:
             raise RecipeError(f"no step {name!r}; this recipe has: {', '.join(names)}")
-    needed = _needed(settings.until)
+    needed = _needed(settings.until, loaded)
     results: list[StepResult] = []
     made: dict[str, Artifact] = {}
     lost: dict[VariantKind, str] = {}
     for step, part in planned_steps(loaded):
         name = qualified_name(step.name, part)
         left = _without(loaded, lost)
-        if part not in _parts_of(step, left) or step.name not in needed:
+        if part not in _parts_of(step, left) or name not in needed:
             continue
         listener.started(name)
         result = _run_step(step, part, settled(left, made), settings, made, data, listener, lost)
@@ -116,20 +115,16 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
     return results
 
 
-def _needed(until: str | None) -> set[str]:
-    """Names of the steps that `until` builds on, itself included; all steps without it."""
-    inputs = {step.name: step.inputs for step in STEPS}
-    if until is None:
-        return set(inputs)
-    step, _, part = until.partition(".")
-    found, left = set(), [step]
-    if part and _form(cast("Part", part)) != "dense":
-        left.append("compress")  # whose output such a part reads in place of that of `wrap`
+def _needed(until: str | None, loaded: LoadedRecipe) -> set[str]:
+    """Full names of the steps that `until` builds on, itself included; all steps without it."""
+    parts = {qualified_name(step.name, part): (step, part) for step, part in planned_steps(loaded)}
+    found: set[str] = set()
+    left = list(parts) if until is None else [until]
     while left:
         name = left.pop()
         if name not in found:
             found.add(name)
-            left += inputs[name]
+            left += [made for _, made in _input_names(*parts[name], loaded)]
     return found
 
 

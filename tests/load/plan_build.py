@@ -58,12 +58,14 @@ def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
         noted=lambda text: None,
         finished=lambda result: print(f"{result.step:34} {result.status:6} {result.seconds:6.1f} s", flush=True),
     )
-    settings = RunSettings(work / "work", work / "repository", until=f"precision.{_VARIANTS[-1]}")
-    results = run_pipeline(load_recipe(recipe), settings, DataStore(), listener)
-    if results[-1].status == "failed":
-        sys.exit(f"{results[-1].step} failed: {results[-1].detail['error']}")
-    made = {result.step: result.artifact for result in results if result.artifact is not None}
-    return {variant: made[f"precision.{variant}"].file(MODEL_FILE) for variant in _VARIANTS}
+    made = {}
+    for variant in _VARIANTS:
+        settings = RunSettings(work / "work", work / "repository", until=f"precision.{variant}")
+        results = run_pipeline(load_recipe(recipe), settings, DataStore(), listener)
+        if results[-1].artifact is None:
+            sys.exit(f"{results[-1].step} failed: {results[-1].detail['error']}")
+        made[variant] = results[-1].artifact
+    return {variant: artifact.file(MODEL_FILE) for variant, artifact in made.items()}
 
 
 def _build(variant: str, graph: Path) -> float:

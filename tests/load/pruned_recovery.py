@@ -60,10 +60,13 @@ def files_of(loaded: LoadedRecipe, work: Path, data: DataStore) -> dict[str, Pat
     listener = Listener(
         started=lambda name: None, noted=lambda text: print(f"  {text}", flush=True), finished=lambda result: None
     )
-    results = run_pipeline(loaded, RunSettings(work, work / "none", until=f"precision.{_PRUNED}"), data, listener)
-    made = {result.step: result.artifact for result in results if result.artifact is not None}
-    if f"precision.{_PRUNED}" not in made:
-        raise SystemExit(f"{results[-1].step} failed: {results[-1].detail.get('error')}")
+    steps = [f"precision.{name}" for name in (_DENSE, _PRUNED)]
+    settings = [RunSettings(work, work / "none", until=step) for step in steps]
+    made = {}
+    for result in (result for each in settings for result in run_pipeline(loaded, each, data, listener)):
+        if result.artifact is None:
+            raise SystemExit(f"{result.step} failed: {result.detail.get('error')}")
+        made[result.step] = result.artifact
     said = orjson.loads(made["compress.pruned"].file(PRUNING_FILE).read_bytes())
     print(f"multiply-adds {said['multiply_adds'] / said['dense_multiply_adds']:.3f}, parameters "
           f"{said['parameters'] / said['dense_parameters']:.3f} of the dense network's; tuning metric dense "

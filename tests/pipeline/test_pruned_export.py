@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import orjson
+import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
@@ -54,20 +55,26 @@ def test_pruned_variant_is_published_with_narrower_layers(write_recipe: WriteRec
     assert all(width % 4 == 0 for width in narrow)
 
 
-def test_a_run_up_to_a_step_of_the_pruned_form_compresses_first(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["onnx_from_torch.pruned", "precision.fp32-pruned", "precision.fp32"])
+def test_a_run_up_to_a_step_compresses_only_where_that_is_asked_for(
+    write_recipe: WriteRecipe, tmp_path: Path, step: str
+) -> None:
     recipe = write_recipe(
         "classify",
         source={"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"channels": 16}},
         variants=["fp32", "fp32-pruned"],
         pruning={"flop_share": 0.6, "round_to": 4, "recovery": {"steps": 0}},
     )
-    settings = RunSettings(tmp_path / "work", tmp_path / "repository", until="onnx_from_torch.pruned")
+    settings = RunSettings(tmp_path / "work", tmp_path / "repository", until=step)
     quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
 
     results = run_pipeline(load_recipe(recipe), settings, DataStore(), quiet)
 
-    assert [result.step for result in results][-1] == "onnx_from_torch.pruned"
-    assert all(result.artifact is not None for result in results)
+    made = [result.step for result in results if result.artifact is not None]
+    assert len(made) == len(results)
+    assert made[-1] == step
+    of_the_form = [name.endswith("pruned") for name in made if name not in ("data", "wrap")]
+    assert of_the_form == [step != "precision.fp32"] * len(of_the_form)
 
 
 def convolution_widths(path: Path) -> list[int]:
