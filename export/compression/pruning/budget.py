@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from saccade.export.compression.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
+from saccade.export.compression.pruning.channels import PrunableGroup, network_elements, prunable_groups
 from saccade.export.compression.pruning.costs import counted_multiply_adds, layer_costs
+from saccade.export.compression.pruning.importance import gate_gradients, importances
 from saccade.export.compression.pruning.narrowing import narrowed, silenced
 from saccade.export.compression.pruning.selection import (
     Bounds,
@@ -22,7 +23,7 @@ from saccade.export.compression.pruning.selection import (
 )
 from saccade.export.compression.sparsity.channel_elements import Elements
 from saccade.export.compression.spec import PruningSpec
-from saccade.export.compression.traced_network import TracedNetwork, ensure_function_kept
+from saccade.export.compression.traced_network import PROOF_IMAGES, TracedNetwork, ensure_function_kept
 from saccade.export.errors import GraphError
 
 BoolArray = NDArray[np.bool_]
@@ -30,15 +31,15 @@ BoolArray = NDArray[np.bool_]
 
 def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) -> tuple[fx.GraphModule, float]:
     """Returns the network within the budget, and how far its answers are from those of the network with the same
-    channels silenced.
+    channels silenced; `images` choose them, and the first four prove it.
 
     Raises GraphError when too few channels may leave, or naming the layers whose channels cannot leave.
     """
     module = network.module
     elements = network_elements(module)
     groups = prunable_groups(module, elements, spec.keep_dense)
-    chosen = _chosen(module, groups, images, spec)
-    removed = removed_elements(elements, groups, chosen.removed)
+    chosen = _chosen(network, groups, images, spec)
+    removed, images = removed_elements(elements, groups, chosen.removed), images[:PROOF_IMAGES]
     try:
         return narrowed(module, elements, removed), _proven(network, elements, removed, images)
     except (GraphError, RuntimeError) as error:  # torch raises RuntimeError for shapes that do not fit
@@ -58,11 +59,11 @@ def removed_elements(elements: Elements, groups: Sequence[PrunableGroup], bundle
     return removed
 
 
-def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Tensor, spec: PruningSpec) -> Selection:
+def _chosen(network: TracedNetwork, groups: Sequence[PrunableGroup], images: Tensor, spec: PruningSpec) -> Selection:
+    module, gates = network.module, gate_gradients(network, images)
     dense, costs = counted_multiply_adds(module, images), layer_costs(module)
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     candidates = [
-        PruningCandidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
+        PruningCandidate(importances(gates, group), {axis: places.shape[1] for axis, places in group.positions.items()})
         for group in groups
     ]
     bounds = Bounds(spec.flop_share * dense, spec.round_to, spec.min_kept_share)

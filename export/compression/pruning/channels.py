@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import fx
 
 from saccade.export.compression.sparsity.channel_elements import Elements, operator_name
 from saccade.export.compression.sparsity.channel_groups import group_of, interchangeable_bundles
@@ -57,20 +57,6 @@ def prunable_groups(module: fx.GraphModule, elements: Elements, keep_dense: tupl
         if layers and not any(layer.startswith(keep_dense) for layer in layers):
             groups.append(PrunableGroup(layers, rows, positions))
     return groups
-
-
-def importances(state: Mapping[str, Tensor], group: PrunableGroup) -> NDArray[np.float64]:
-    """Returns for each bundle its share of squared magnitude, summed over the weights that it touches.
-
-    A channel of a residual stream touches many weights and counts in each; one of a narrow layer is a larger share.
-    """
-    total = np.zeros(group.size)
-    for (name, axis), positions in group.positions.items():
-        weight = state[name].detach().double()
-        if weight.ndim > 1:
-            energy = weight.square().sum([other for other in range(weight.ndim) if other != axis]).numpy()
-            total += energy[positions].sum(1) / max(float(energy.sum()), 1e-30)
-    return total
 
 
 def _pin_counted(elements: Elements, node: fx.Node) -> None:

@@ -36,12 +36,17 @@ def narrowed(module: fx.GraphModule, elements: Elements, removed: NDArray[np.boo
 def silenced(module: fx.GraphModule, elements: Elements, removed: NDArray[np.bool_]) -> fx.GraphModule:
     """Returns a copy of full width in which no layer reads the removed elements: their weight columns are zero."""
     silent = copy.deepcopy(module)
-    parameters = dict(silent.named_parameters())
-    columns = {column for node in silent.graph.nodes for column in _columns(node, parameters)}
+    parameters, columns = dict(silent.named_parameters()), reading_axes(silent)
     for name, axis, gone in _touched(silent, elements, removed):
         if (name, axis) in columns:
             parameters[name].detach().index_fill_(axis, torch.from_numpy(np.flatnonzero(gone)), 0.0)
     return silent
+
+
+def reading_axes(module: fx.GraphModule) -> set[tuple[str, int]]:
+    """Returns every weight with the axis along which a layer reads its input."""
+    parameters = dict(module.named_parameters())
+    return {column for node in module.graph.nodes for column in _columns(node, parameters)}
 
 
 def widths_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:

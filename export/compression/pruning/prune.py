@@ -16,7 +16,6 @@ from saccade.export.compression.pruning.narrowing import widths_of
 from saccade.export.compression.spec import PRUNING_FILE
 from saccade.export.compression.threads import one_thread
 from saccade.export.compression.traced_network import (
-    PROOF_IMAGES,
     Document,
     TracedNetwork,
     calibration_images,
@@ -32,13 +31,15 @@ from saccade.export.convert.wrap import FACTS_FILE, read_wrap_facts
 from saccade.export.errors import GraphError
 from saccade.export.steps import StepContext
 
+_IMAGES = 32  # calibration images that channels are chosen by
+
 
 def run_prune(context: StepContext) -> Detail:
     """Writes the narrow deploy module and `pruning.json`. Raises GraphError when the budget cannot be met."""
     spec, wrapped = context.recipe.pruning, context.inputs["wrap"]
     start = time.perf_counter()
     dense = traced_network(wrapped.directory, context)
-    images = calibration_images(context, PROOF_IMAGES)
+    images = calibration_images(context, _IMAGES)
     context.note("choosing channels")
     with one_thread():
         module, error = narrow_network(dense, images, spec)
