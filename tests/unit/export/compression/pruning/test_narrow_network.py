@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -12,7 +14,9 @@ from torch.nn import functional
 from saccade.export.compression.pruning import budget, channels
 from saccade.export.compression.pruning.budget import narrow_network
 from saccade.export.compression.pruning.costs import counted_multiply_adds
+from saccade.export.compression.pruning.importance import gate_gradients
 from saccade.export.compression.pruning.narrowing import widths_of
+from saccade.export.compression.recovery_loss import Meaning
 from saccade.export.compression.spec import PruningSpec
 from saccade.export.compression.traced_network import TracedNetwork
 from saccade.export.convert.trace import traced
@@ -147,6 +151,31 @@ def test_channels_that_carry_nothing_leave_first_and_nobody_notices() -> None:
 
     assert output_widths(narrow)["first"] == 16
     torch.testing.assert_close(after, before)
+
+
+def test_large_weights_that_read_silence_leave_before_small_ones_that_are_heard() -> None:
+    network, inputs = network_of(Residual), inputs_of(Residual)
+    weights = dict(network.module.named_parameters())
+    with torch.no_grad():
+        weights["norm.bias"][::2] = -100.0  # behind the ReLU these channels are always 0
+        weights["second.weight"][:, ::2] *= 100.0
+        before = network.module(inputs)
+        narrow, _ = narrow_network(network, inputs, spec_of(flop_share=0.6, keep_dense=("stem",)))
+
+        torch.testing.assert_close(narrow(inputs), before)
+    assert output_widths(narrow)["first"] == 16
+
+
+@pytest.mark.parametrize("meaning", ["distribution", "numbers"])
+def test_importance_is_the_same_every_time_and_changes_no_weight(meaning: Meaning) -> None:
+    network, inputs = replace(network_of(Branches), meaning=meaning), inputs_of(Branches)
+    before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
+
+    first, second = gate_gradients(network, inputs), gate_gradients(network, inputs)
+
+    assert first["leave.weight", 1].shape == (6, 48)  # two draws of three images
+    assert all(np.array_equal(rows, second[place]) and np.abs(rows).max() > 0.0 for place, rows in first.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.module.state_dict().items())
 
 
 def test_narrow_network_is_traced_for_any_batch() -> None:
