@@ -33,7 +33,7 @@ def gate_gradients(network: TracedNetwork, images: Tensor) -> Gates:
     axes = [place for place in reading_axes(module) if place[0] in parameters]
     weights = {name: parameters[name].requires_grad_(True) for name, _ in axes}
     found: dict[tuple[str, int], list[NDArray[np.float64]]] = {place: [] for place in axes}
-    for image in images.split(1) if weights else ():
+    for image in images[:, None] if weights else ():
         outputs = list(_even(module(image), network.meaning))
         for _ in range(_DRAWS):
             drawn = [(torch.randint(0, 2, each.shape, generator=signs) * 2 - 1) * each for each in outputs]
