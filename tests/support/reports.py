@@ -170,7 +170,9 @@ def pruning() -> PruningReport:
         ),
         recovery=Recovery(
             images=500,
-            history=(RecoveryFigure(step=0, tuning_metric=0.61), RecoveryFigure(step=300, tuning_metric=0.89)),
+            history=tuple(
+                RecoveryFigure(step=step, tuning_metric=value) for step, value in ((0, 0.61), (200, 0.89), (300, 0.88))
+            ),
         ),
     )
 

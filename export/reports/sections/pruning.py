@@ -17,12 +17,16 @@ def pruning_blocks(found: PruningReport, variants: Sequence[VariantReport], metr
         f"{found.multiply_adds / found.dense_multiply_adds:.1%} of its multiply-adds and "
         f"{found.parameters / found.dense_parameters:.1%} of its parameters."
     )
-    history, images = found.recovery.history, found.recovery.images
-    learned = "nothing was learned back" if len(history) < 2 else f"{history[-1].step} steps"
-    told = f"{learned} on {images} images" if images is not None and len(history) > 1 else learned
+    history = found.recovery.history
+    kept = max((each.step for each in history if each.tuning_metric == found.tuning_metric), default=0)
+    learned = (
+        f"{history[-1].step} steps on {found.recovery.images} images; the weights of step {kept} are kept"
+        if len(history) > 1
+        else "nothing was learned back"
+    )
     yield Text(
         f"{metric} on the tuning split: {found.dense_tuning_metric:.4f} dense, {found.one_shot_tuning_metric:.4f} "
-        f"without the channels, {found.tuning_metric:.4f} after recovery ({told})."
+        f"without the channels, {found.tuning_metric:.4f} after recovery ({learned})."
     )
     header = ("variant", f"{metric}, test split", "drop", "interval of the drop", "speed in turns")
     yield Table(header, tuple(_outcome(each) for each in variants), "What the pruned variants lost and gained")

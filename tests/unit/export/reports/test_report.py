@@ -162,7 +162,8 @@ def test_pruned_weights_are_told_with_what_they_cost_and_gained() -> None:
     text, found = markdown(report), tables(report)
 
     assert "left 1 of 2 layers: the network keeps 85.0% of its multiply-adds and 80.0% of its parameters" in text
-    assert "0.9000 dense, 0.6100 without the channels, 0.8900 after recovery (300 steps on 500 images)" in text
+    assert "0.9000 dense, 0.6100 without the channels, 0.8900 after recovery (300 steps on 500 images; " in text
+    assert "the weights of step 200 are kept)" in text
     assert texts(found["What the pruned variants lost and gained"]) == [
         ["fp32-pruned", "0.8980", "+0.0020", "+0.0000 to +0.0040", pair.text]
     ]
