@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _SHOWN = 4  # numbers of a vector
@@ -10,7 +10,20 @@ _SHOWN = 4  # numbers of a vector
 
 def summary_of(prediction: Mapping[str, Any]) -> str:
     """The prediction in one line."""
-    return _found(prediction) + (f" ({prediction['warning']})" if "warning" in prediction else "")
+    warning = f" ({prediction['warning']})" if "warning" in prediction else ""
+    return "; ".join((_found(prediction), *_besides(prediction))) + warning
+
+
+def _besides(prediction: Mapping[str, Any]) -> Iterator[str]:
+    """What was asked for besides the answer."""
+    if "trust" in prediction:
+        trust = prediction["trust"]
+        yield f"{'familiar' if trust['familiar'] else 'UNFAMILIAR'} ({trust['score']:.2f} of {trust['threshold']:g})"
+    if "quality" in prediction:
+        quality = prediction["quality"]
+        yield f"quality {quality['score']:.2f}" + "".join(f", {reason}" for reason in quality["reasons"])
+    if "explanation" in prediction:
+        yield f"explained by {prediction['explanation']['method']}, whose map --json has"
 
 
 def _found(prediction: Mapping[str, Any]) -> str:

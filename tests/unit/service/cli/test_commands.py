@@ -181,6 +181,17 @@ def test_every_setting_is_an_option_of_serve() -> None:
         ({"detections": []}, "nothing found"),
         ({"segments": [{"label": "7", "area": 12}]}, "7 12 px"),
         ({"segments": []}, "background only"),
+        (
+            {
+                "segments": [],
+                "trust": {"score": 1.234, "threshold": 1.0, "familiar": False},
+                "quality": {"score": 0.5, "reasons": ["blurred: a", "small: b"]},
+                "explanation": {"method": "class activation"},
+                "warning": "lines are missing",
+            },
+            "background only; UNFAMILIAR (1.23 of 1); quality 0.50, blurred: a, small: b; "
+            "explained by class activation, whose map --json has (lines are missing)",
+        ),
     ],
 )
 def test_prediction_is_summed_up_in_one_line(prediction: dict[str, Any], line: str) -> None:
