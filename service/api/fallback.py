@@ -109,7 +109,7 @@ class Fallback:
         Raises BadParameter when the request names a variant that is not loaded, or asks for what none computes.
         """
         if parameters.asked:
-            target = giving(target, parameters.asked, parameters.variant)
+            target = giving(target, parameters.asked, parameters.variant, allow_cheaper=parameters.allow_cheaper)
         if parameters.variant is not None or not self._rule.is_on:
             return target.instances_of(parameters.variant)
         ladder = sorted({instance.ladder_level for instance in target.instances})

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from saccade.models.contract.extras import ExtraKind
+from saccade.service.api.asking import able
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.core import VersionKey
@@ -17,12 +19,19 @@ from saccade.service.ipc.messages import InstanceStatus
 from saccade.service.ipc.tensor_slots import layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
 from saccade.service.vision.parameters import DeadlineRule, GivenParameters, complete
-from tests.support.versions import manifest_for
+from tests.support.versions import EXPLANATION, manifest_for, with_extras
 from tests.unit.service.api.catalogs import instance
 
 BEST = instance("cpu", 1, variant="fp32")
 CHEAPER = msgspec.structs.replace(instance("cpu", 2, variant="int8-cpu"), ladder_level=1)
-MANIFEST = manifest_for("digits", 1)
+EXPLAINING = msgspec.structs.replace(CHEAPER, gives=ExtraKind.EXPLAIN.bit)
+MANIFEST = with_extras(manifest_for("digits", 1), EXPLANATION)
+
+
+def version(*instances: InstanceStatus) -> ServingTarget:
+    counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
+    layout = layout_of(MANIFEST.input, MANIFEST.answer)
+    return ServingTarget(VersionKey("digits", 1), instances, MANIFEST, layout, counted)
 
 
 class Story:
@@ -45,9 +54,7 @@ class Story:
         """Of the instances that may answer a request with these parameters."""
         self.now_s += 0.01
         parameters = complete(GivenParameters(**given), MANIFEST, DeadlineRule(1000.0, 60_000.0))  # type: ignore[arg-type]  # of the test's choice
-        counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
-        layout = layout_of(MANIFEST.input, MANIFEST.answer)
-        target = ServingTarget(VersionKey("digits", 1), instances or (BEST, CHEAPER), MANIFEST, layout, counted)
+        target = version(*(instances or (BEST, CHEAPER)))
         return [item.variant for item in self._fallback.instances_for(target, parameters, 1)]
 
     def press(self) -> None:
@@ -131,3 +138,18 @@ def test_a_ladder_of_one_variant_is_none() -> None:
 
 def test_the_best_variant_that_is_loaded_answers() -> None:
     assert Story().variants(CHEAPER, allow_cheaper=False) == ["int8-cpu"]
+
+
+def test_what_only_a_cheaper_variant_computes_is_refused_where_that_is_forbidden() -> None:
+    assert Story().variants(BEST, EXPLAINING, explain="grid") == ["int8-cpu"]
+    assert Story().variants(EXPLAINING, explain="grid", allow_cheaper=False) == ["int8-cpu"]  # the best that is loaded
+    wanted = r"not computed by .*: fp32 \(fake\); loaded variants that do: int8-cpu, which allow_cheaper=false forbids"
+    with pytest.raises(BadParameter, match=wanted):
+        Story().variants(BEST, EXPLAINING, explain="grid", allow_cheaper=False)
+
+
+def test_in_a_rollout_it_is_answered_by_the_version_whose_best_variant_computes_it() -> None:
+    poor, rich = version(BEST, EXPLAINING), version(EXPLAINING)
+
+    assert able([poor, rich], GivenParameters(explain="grid")) is poor
+    assert able([poor, rich], GivenParameters(explain="grid", allow_cheaper=False)) is rich
