@@ -68,7 +68,7 @@ def status_command(
         click.echo(f"{model}: generation {document.generation}, {words_of(document)}; versions {present.listed}")
     if served:
         state = found["served"]
-        problem = f"; refused: {state['problem']}" if state["problem"] else ""
+        problem = f"; problem: {state['problem']}" if state["problem"] else ""
         labels = ", ".join(f"{label} {version}" for label, version in state["labels"].items())
         click.echo(f"{server.url}: generation {state['generation']}, {labels or 'nothing ready'}{problem}")
         for version, reason in state["quarantined"].items():

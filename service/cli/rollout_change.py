@@ -16,8 +16,10 @@ from saccade.service.cli.options import json_option, repository_option, serving_
 from saccade.service.cli.served_state import ServerOptions, server_options, wait_for
 from saccade.service.cli.stored_repository import refresh
 from saccade.service.core import STABLE
-from saccade.service.repository.serving_changes import Asked, Change, changed
+from saccade.service.repository.serving_changes import Asked, Change, changed, is_unjudged
 from saccade.service.repository.serving_document import ServingDocument, document_path, read_document
+
+_NOT_EVERYWHERE = "servers without SACCADE_ALLOW_UNJUDGED refuse it, and keep what was stable before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,11 @@ class Request:
             click.echo(orjson.dumps({"document": plain(new), "served": state}, option=orjson.OPT_INDENT_2))
             return
         click.echo(f"{self.model}: generation {new.generation}, {words_of(new)}")
+        stable = new.labels.get(STABLE)
         if state is not None:
             click.echo(f"{self.server.url} has it in force")
+        elif stable is not None and is_unjudged(asked, stable):
+            click.echo(f"note: version {stable} is unjudged; {_NOT_EVERYWHERE}", err=True)
 
 
 def change_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from saccade.models.contract.manifest import ManifestError, manifest_from_bytes
 from saccade.service.core import STABLE
 from saccade.service.errors import NotFound, RepositoryError
 from saccade.service.repository.object_store.address import url_of_copy
@@ -27,7 +28,7 @@ from saccade.service.repository.serving_document import (
     read_document,
 )
 from saccade.service.repository.serving_history import ServingConflict, serving_history, write_document
-from saccade.service.repository.verify import verify_version
+from saccade.service.repository.verify import manifest_bytes, verify_version
 
 if TYPE_CHECKING:
     from saccade.service.repository.object_store.documents import StoredModel
@@ -107,6 +108,14 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
     _verify(asked, present, new.named - (document.named if document else frozenset()))
     write_document(asked.root, asked.model, new, generation)
     return new
+
+
+def is_unjudged(asked: Asked, version: int) -> bool:
+    """Whether servers refuse a version unless SACCADE_ALLOW_UNJUDGED is set; False where its manifest is not there."""
+    try:
+        return not manifest_from_bytes(manifest_bytes(_directory(asked, version))).judged
+    except (RepositoryError, ManifestError):
+        return False
 
 
 def present_of(root: Path, serving_dir: Path | None, model: str) -> Present:

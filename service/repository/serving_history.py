@@ -61,10 +61,10 @@ def write_document(repository: Path, model: str, document: ServingDocument, expe
         raise RepositoryError(f"cannot write {repository / model / SERVING_NAME}: {error.strerror}") from error
 
 
-def serving_history(repository: Path, model: str) -> list[ServingDocument]:
-    """The documents that were written, newest first; damaged ones are left out."""
+def serving_history(repository: Path, model: str, most: int = KEPT) -> list[ServingDocument]:
+    """The last documents that were written, newest first; damaged ones are left out."""
     found = []
-    for generation in reversed(_generations(repository, model)):
+    for generation in _generations(repository, model)[: -most - 1 : -1]:
         try:
             with opened_directory(repository, (model, HISTORY)) as directory:
                 name = f"{generation}.json"

@@ -38,6 +38,7 @@ from saccade.service.supervisor.state import (
     Version,
     Waiting,
     is_settled,
+    may_recover,
     version_state,
 )
 from saccade.service.supervisor.wanted import KnownVersion, RepositoryPlan, plan_versions
@@ -113,9 +114,7 @@ def _plan(facts: Facts, settings: Settings, plan_devices: Sequence[str]) -> Repo
         elif state is VersionState.READY and not is_settled(version, states):
             state = VersionState.WARMING
         decided = any(isinstance(facts.plans.get((key, device)), PlanDecision) for device in plan_devices)
-        may_recover = decided or any(isinstance(each, NoRoom) for each in states)
-        may_recover = may_recover and version.verified is not None and version.quarantine is None
-        known[key] = KnownVersion(state, version.found.fingerprint, may_recover)
+        known[key] = KnownVersion(state, version.found.fingerprint, may_recover(version, states, is_decided=decided))
     return plan_versions(facts.found, known, settings.versions_per_model, facts.policies, facts.kept)
 
 

@@ -33,26 +33,29 @@ def policy_from(document: ServingDocument) -> ServingPolicy:
 
 
 def without(
-    policy: ServingPolicy, quarantined: Collection[int], before: Iterable[int], present: Collection[int]
+    policy: ServingPolicy, given_up: Collection[int], before: Iterable[int], present: Collection[int]
 ) -> ServingPolicy:
-    """Returns the policy while versions are quarantined: the last good version takes over from one that is held.
+    """Returns the policy while versions are given up: the last good version rules in place of one that is held.
 
-    `before` are earlier stable versions, the latest first. Without any, the newest one that is older takes over, since
+    `before` are stable versions from the present one back. Without any, the newest one that is older takes over, since
     nobody asked for a newer one. Where there is none, nothing changes.
     """
     held = policy.stable
-    if held is None or held not in quarantined:
+    if held is None or held not in given_up:
         return policy
     older = sorted((version for version in present if version < held), reverse=True)
-    good = next((each for each in (*before, *older) if each in present and each not in quarantined), None)
+    good = next((each for each in (*before, *older) if each in present and each not in given_up), None)
     return policy if good is None else replace(policy, stable=good, named=policy.named - {held} | {good})
 
 
-def stable_now(policy: ServingPolicy, before: int | None, ready: Collection[int]) -> int | None:
+def stable_now(
+    policy: ServingPolicy, before: int | None, ready: Collection[int], returning: Collection[int] = ()
+) -> int | None:
     """Returns the version that answers by default; `before` is what it was until now, `ready` what can answer.
 
-    A version that is held takes over once it is ready; until then the one before it answers, if it can.
+    A version that is held takes over once it is ready; until then the one before it answers, if it can, or will again:
+    `returning` are those that were ready until their worker ended.
     """
     wanted = max(ready, default=None) if policy.stable is None else policy.stable
     is_gap = wanted is None or wanted not in ready
-    return before if is_gap and before in ready else wanted
+    return before if is_gap and (before in ready or before in returning) else wanted

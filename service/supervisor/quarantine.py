@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from saccade.service.core import VersionKey
+from saccade.service.core import GIVEN_UP, VersionKey
 from saccade.service.ipc import messages
 from saccade.service.settings import Settings
 from saccade.service.supervisor.breaker import Answers, Kill, RecentAnswers, reason_of_answers, reason_of_kills
 from saccade.service.supervisor.devices import WorkerEnd
+from saccade.service.supervisor.engines.plan_decision import PlanDecision
+from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.policy import FOLLOW, ServingPolicy, without
 from saccade.service.supervisor.repository_watch import RepositoryWatch
 from saccade.service.supervisor.serving_documents import Ruling
 from saccade.service.supervisor.stable_versions import StableVersions
-from saccade.service.supervisor.state import Quarantine
+from saccade.service.supervisor.state import Quarantine, may_recover, version_state
 
 log = structlog.get_logger()
 
@@ -125,16 +127,27 @@ class Quarantines:
                 log.info("version_released", **key.fields, generation=document.generation)
                 self.forget(key)
 
-    def policies(self) -> dict[str, ServingPolicy]:
-        """Returns what rules each model now; a pinned version is not replaced by another one."""
+    def policies(self, plans: Mapping[tuple[VersionKey, str], PlanDecision | str]) -> dict[str, ServingPolicy]:
+        """Returns what rules each model now, without versions that are quarantined or failed for good.
+
+        A pinned version is not replaced by another one.
+        """
         policies = self._watch.documents.policies(self._watch.rulings)
-        quarantined: dict[str, set[int]] = {}
+        decided = {key for (key, _), decision in plans.items() if isinstance(decision, PlanDecision)}
+        instances = instances_by_version(self._observed.instances)
+        given_up: dict[str, set[int]] = {}
         for key, version in self._observed.versions.items():
-            if version.quarantine is not None and key.model not in self._settings.pins:
-                quarantined.setdefault(key.model, set()).add(key.version)
-        for model, versions in quarantined.items():
+            states = instances.get(key, {}).values()
+            is_given_up = version_state(version, states) in GIVEN_UP and not version.is_asleep
+            is_pinned = key.model in self._settings.pins
+            if is_given_up and not is_pinned and not may_recover(version, states, is_decided=key in decided):
+                given_up.setdefault(key.model, set()).add(key.version)
+        for model, versions in given_up.items():
             present = self._watch.listing.of(model) if self._watch.listing is not None else ()
-            policies[model] = without(policies.get(model, FOLLOW), versions, self._stable.before(model), present)
+            earlier = (*self._stable.before(model), *self._ruling(model).before)
+            now = self._stable.now.get(model)
+            before = earlier if now is None else (now, *earlier)
+            policies[model] = without(policies.get(model, FOLLOW), versions, before, present)
         return policies
 
     # Who is on trial

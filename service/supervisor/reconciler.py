@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from saccade.service.core import STABLE, VersionKey
+from saccade.service.core import GIVEN_UP, STABLE, VersionKey
 from saccade.service.ipc import messages
+from saccade.service.repository.serving_document import ServingDocument
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.settings import Settings
 from saccade.service.supervisor.desired import (
@@ -38,7 +39,7 @@ from saccade.service.supervisor.repository_watch import RepositoryWatch
 from saccade.service.supervisor.rollout.controller import Rollouts
 from saccade.service.supervisor.serving_documents import Ruling
 from saccade.service.supervisor.stable_versions import StableVersions
-from saccade.service.supervisor.state import Failed, NoRoom, Ready, Slot, version_status
+from saccade.service.supervisor.state import Failed, Loading, NoRoom, Placed, Ready, Slot, version_status
 
 log = structlog.get_logger()
 
@@ -144,11 +145,12 @@ class Reconciler:
         """Decides once, and acts; what that changes is seen by the next turn."""
         now_s = time.monotonic()
         self.quarantines.release()
-        policies = self.quarantines.policies()
-        self._stable.settle(policies, self._able(), now_s)
+        plans = self.plans.decisions
+        policies = self.quarantines.policies(plans)
+        self._stable.settle(policies, self._able(), now_s, self._returning())
         if self.watch.listing is not None and not self.is_draining:
             found, kept = self.watch.listing.versions, self._stable.grace.keys()
-            facts = self.observed.facts(found, policies, kept, self.plans.decisions, now_s)
+            facts = self.observed.facts(found, policies, kept, plans, now_s)
             wanted = desired(facts, self._settings)
             self._act_on_versions(wanted)
             generation = self.catalog.generation
@@ -220,25 +222,34 @@ class Reconciler:
                 able.setdefault(key.model, []).append(key.version)
         return able
 
+    def _returning(self) -> dict[str, list[int]]:
+        """Returns the versions of each model that were ready until their worker ended, and are loaded again."""
+        returning: dict[str, list[int]] = {}
+        for slot, state in self.observed.instances.items():
+            if isinstance(state, Placed | Loading) and state.was_ready:
+                returning.setdefault(slot.key.model, []).append(slot.key.version)
+        return returning
+
     # Catalogs
 
     def _publish(self) -> None:
         """Sends the whole catalog to every API process when it differs from the last one."""
         observed, watch = self.observed, self.watch
         instances = instances_by_version(observed.instances)
+        versions = {
+            key: version_status(key, version, instances.get(key, {}), self.plans.statuses(key))
+            for key, version in sorted(observed.versions.items(), key=lambda item: (item[0].model, item[0].version))
+        }
         catalog = messages.Catalog(
             self.catalog.generation,
             tuple(device.status(observed.memory_bytes(name)) for name, device in self._devices.items()),
-            tuple(
-                version_status(key, version, instances.get(key, {}), self.plans.statuses(key))
-                for key, version in sorted(observed.versions.items(), key=lambda item: (item[0].model, item[0].version))
-            ),
+            tuple(versions.values()),
             self.is_draining,
             tuple(messages.RefusedStatus(each.model, each.name, each.reason) for each in watch.listing.refused)
             if watch.listing
             else (),
             tuple(
-                _model_status(model, ruling, self._stable.now.get(model), self.rollouts.state(model))
+                _model_status(model, ruling, self._stable.now.get(model), self.rollouts.state(model), versions)
                 for model, ruling in watch.rulings.items()
                 if ruling.document or ruling.problem
             ),
@@ -275,11 +286,18 @@ def _log_no_room(slot: Slot, state: NoRoom) -> None:
         log.error("version_has_no_room", **fields)
 
 
-def _model_status(model: str, ruling: Ruling, stable: int | None, rollout: str) -> messages.ModelStatus:
+def _model_status(
+    model: str,
+    ruling: Ruling,
+    stable: int | None,
+    rollout: str,
+    versions: Mapping[VersionKey, messages.VersionStatus],
+) -> messages.ModelStatus:
     document = ruling.document
     if document is None:
         return messages.ModelStatus(model, problem=ruling.problem)
     labels = tuple((label, version) for label, version in sorted(document.labels.items()) if label != STABLE)
+    held = versions.get(VersionKey(model, document.labels.get(STABLE, 0)))
     canary = document.canary
     return messages.ModelStatus(
         model,
@@ -290,9 +308,18 @@ def _model_status(model: str, ruling: Ruling, stable: int | None, rollout: str) 
         canary.share if canary else 0.0,
         canary.salt if canary else "",
         document.reason,
-        ruling.problem,
+        ruling.problem or _held_problem(document, stable, held),
         document.shadow.version if document.shadow else 0,
         document.shadow.sample if document.shadow else 0.0,
         rollout,
         (document.objective_ms or 0.0) / 1000,
     )
+
+
+def _held_problem(document: ServingDocument, stable: int | None, held: messages.VersionStatus | None) -> str:
+    """Returns why the version that a document holds as stable does not answer; empty where it does, or will."""
+    if held is None or held.state not in GIVEN_UP:
+        return ""
+    answers = "no version was stable before" if stable in (None, held.version) else f"version {stable} is stable here"
+    stands = f"generation {document.generation} holds version {held.version} as stable, which is {held.state}"
+    return f"{stands} ({held.reason}): {answers}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
+from saccade.service.core import STABLE
 from saccade.service.repository.open import Listing
 from saccade.service.repository.serving_document import (
     ServingDocument,
@@ -16,10 +17,12 @@ from saccade.service.repository.serving_document import (
     ensure_present,
     read_document,
 )
-from saccade.service.repository.serving_history import serving_history
+from saccade.service.repository.serving_history import KEPT, serving_history
 from saccade.service.supervisor.policy import BLOCKED, FOLLOW, ServingPolicy, pinned, policy_from
 
 log = structlog.get_logger()
+
+_MOST_BEFORE = 16  # documents that are read for what was stable before: a server that starts reads all models'
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Ruling:
     document: ServingDocument | None = None
     problem: str = ""
     is_blocked: bool = False
+    before: tuple[int, ...] = ()  # what the history's documents held as stable before, the latest first
 
     @property
     def policy(self) -> ServingPolicy:
@@ -58,24 +62,30 @@ class ServingDocuments:
     def _ruling(self, model: str, versions: list[int], before: Ruling | None) -> Ruling:
         try:
             document = read_document(document_path(self._repository, self._serving_dir, model))
-            if document is None or (before is not None and document == before.document):
-                return Ruling(document)  # its versions were there when it began to rule
+            if document is None:
+                return Ruling()
+            if before is not None and document == before.document:
+                return replace(before, problem="")  # its versions were there when it began to rule
             ensure_present(document, versions)
         except ServingRefused as error:
             if before is not None:
-                return Ruling(before.document, str(error), before.is_blocked)
-            last = self._last_good(model, versions)
-            return Ruling(last, str(error), is_blocked=last is None)
+                return replace(before, problem=str(error))
+            last = next((each for each in self._history(model) if each.named <= {*versions}), None)
+            return Ruling(last, str(error), last is None, self._stable_before(model, last))
         if model in self._pins:
             return Ruling(
                 None, f"generation {document.generation} does not count: SACCADE_SERVE_VERSIONS names {model}"
             )
-        return Ruling(document)
+        return Ruling(document, before=self._stable_before(model, document))
 
-    def _last_good(self, model: str, versions: list[int]) -> ServingDocument | None:
-        """Returns the newest document of the history that can rule; a server that starts knows no other."""
-        history = serving_history(self._repository, model) if self._serving_dir is None else []
-        return next((each for each in history if each.named <= {*versions}), None)
+    def _history(self, model: str, most: int = KEPT) -> list[ServingDocument]:
+        """Returns the documents before, newest first; a server that starts knows no others."""
+        return serving_history(self._repository, model, most) if self._serving_dir is None else []
+
+    def _stable_before(self, model: str, document: ServingDocument | None) -> tuple[int, ...]:
+        earlier = self._history(model, _MOST_BEFORE) if document is not None and STABLE in document.labels else []
+        held = (each.labels.get(STABLE) for each in earlier if document and each.generation < document.generation)
+        return tuple(dict.fromkeys(version for version in held if version is not None))
 
 
 def has_new_problem(before: Mapping[str, Ruling], now: Mapping[str, Ruling]) -> bool:

@@ -9,6 +9,7 @@ from saccade.service.supervisor.breaker import PROBATION_S
 from saccade.service.supervisor.policy import FOLLOW, ServingPolicy, stable_now
 
 _KEPT_BEFORE = 64  # per model
+_NONE: Mapping[str, Collection[int]] = {}
 
 
 class StableVersions:
@@ -20,8 +21,14 @@ class StableVersions:
         self._since_s: dict[str, float] = {}  # when the present one replaced another; absent at a start or a return
         self._before: dict[str, list[int]] = {}  # earlier ones, oldest first
 
-    def settle(self, policies: Mapping[str, ServingPolicy], ready: Mapping[str, Collection[int]], now_s: float) -> None:
-        """Notes which version of each model is stable now, given those that can answer."""
+    def settle(
+        self,
+        policies: Mapping[str, ServingPolicy],
+        ready: Mapping[str, Collection[int]],
+        now_s: float,
+        returning: Mapping[str, Collection[int]] = _NONE,
+    ) -> None:
+        """Notes which version of each model is stable now, given those that can answer, or will again."""
         self.grace = {
             key: since_s
             for key, since_s in self.grace.items()
@@ -29,7 +36,7 @@ class StableVersions:
         }
         for model, policy in policies.items():
             before = self.now.get(model)
-            now = stable_now(policy, before, ready.get(model, ()))
+            now = stable_now(policy, before, ready.get(model, ()), returning.get(model, ()))
             self.now[model] = now
             if now == before or before is None:
                 continue

@@ -185,6 +185,15 @@ def is_settled(version: Version, states: Collection[InstanceState]) -> bool:
     return not on_the_way and version_state(version, states) in (VersionState.READY, VersionState.FAILED)
 
 
+def may_recover(version: Version, states: Collection[InstanceState], *, is_decided: bool) -> bool:
+    """Returns whether a version that failed is tried again by itself: when memory is free, or a plan is there.
+
+    `is_decided` tells that TensorRT can serve it on some device.
+    """
+    waits = is_decided or any(isinstance(state, NoRoom) for state in states)
+    return waits and version.verified is not None and version.quarantine is None
+
+
 def version_status(
     key: VersionKey, version: Version, instances: Instances, engines: tuple[EngineStatus, ...]
 ) -> VersionStatus:

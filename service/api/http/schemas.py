@@ -375,7 +375,7 @@ class ServingInfo(BaseModel):
     rollout: str = Field(description="where an automatic rollout stands; empty without one")
     objective_ms: float | None = Field(description="of requests without a deadline; null: the server's objective")
     reason: str = Field(description="why it was written")
-    problem: str = Field(description="why a newer document does not rule; empty where it does")
+    problem: str = Field(description="why a newer document or its stable version does not rule; empty where it does")
 
 
 class ModelInfo(BaseModel):

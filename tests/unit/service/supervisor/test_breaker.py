@@ -99,7 +99,7 @@ def held(version: int, *named: int) -> ServingPolicy:
 
 
 @pytest.mark.parametrize(
-    ("policy", "quarantined", "before", "present", "stable"),
+    ("policy", "given_up", "before", "present", "stable"),
     [
         (held(5), {5}, [3], [3, 4, 5, 6], 3),  # the one that was stable before
         (held(5), {5}, [], [3, 4, 5, 6], 4),  # or the newest older one; nobody asked for 6
@@ -110,9 +110,9 @@ def held(version: int, *named: int) -> ServingPolicy:
     ],
 )
 def test_last_good_version_takes_over_from_one_that_is_held(
-    policy: ServingPolicy, quarantined: set[int], before: list[int], present: list[int], stable: int | None
+    policy: ServingPolicy, given_up: set[int], before: list[int], present: list[int], stable: int | None
 ) -> None:
-    assert without(policy, quarantined, before, present).stable == stable
+    assert without(policy, given_up, before, present).stable == stable
 
 
 def test_promoted_version_is_on_probation_and_one_that_returns_or_starts_is_not() -> None:

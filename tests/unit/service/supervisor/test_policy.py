@@ -36,6 +36,12 @@ def test_held_version_takes_over_once_it_is_ready(
     assert stable_now(policy, before, ready) == stable
 
 
+def test_version_that_comes_back_with_its_worker_stays_stable_until_the_next_is_ready() -> None:
+    assert stable_now(HELD_3, 2, [], returning=[2]) == 2
+    assert stable_now(HELD_3, 2, [3], returning=[2]) == 3
+    assert stable_now(HELD_3, 2, [], returning=[1]) == 3
+
+
 def listing(*versions: int) -> Listing:
     return Listing(tuple(FoundVersion(VersionKey("digits", version), Path(), ()) for version in versions))
 
@@ -65,7 +71,25 @@ def test_last_good_document_rules_while_a_newer_one_is_refused(tmp_path: Path) -
     third = looking.look(listing(1, 2), second)
     assert third["digits"].document == held(1, 2)
     assert third["digits"].problem == "generation 3 names version 7; there are: 1, 2"
-    assert looking.look(listing(1, 2, 7), third)["digits"] == Ruling(held(3, 7))  # once it is there, it rules
+    assert looking.look(listing(1, 2, 7), third)["digits"] == Ruling(
+        held(3, 7), before=(2,)
+    )  # it rules once it is there
+
+
+def test_history_tells_which_versions_were_stable_before(tmp_path: Path) -> None:
+    looking = documents(tmp_path)
+    labels = [{"stable": 1}, {"stable": 3}, {"next": 2}, {"stable": 3}, {"stable": 2}, {"stable": 1, "next": 4}]
+    for generation, named in enumerate(labels, 1):
+        policy = {"generation": generation, "policy": "hold" if "stable" in named else "follow", "labels": named}
+        write_document(tmp_path, "digits", ServingDocument.model_validate(policy), generation - 1)
+
+    first = looking.look(listing(1, 2, 3, 4), {})
+
+    assert first["digits"].before == (2, 3, 1)
+    assert looking.look(listing(1, 2, 3, 4), first) == first
+    document_path(tmp_path, None, "digits").write_text("{")
+    assert looking.look(listing(1, 2, 3, 4), first)["digits"].before == (2, 3, 1)
+    assert looking.look(listing(1, 2, 3), {})["digits"].before == (3, 1)  # by generation 5, the last that can rule
 
 
 def test_ruling_document_goes_on_when_a_version_that_it_names_is_removed(tmp_path: Path) -> None:
