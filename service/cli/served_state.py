@@ -17,6 +17,7 @@ from saccade.service.errors import RepositoryError
 from saccade.service.repository.serving_document import ServingDocument
 
 _POLL_S = 0.05
+_PROBLEM = "application/problem+json"  # a refusal in the server's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,13 @@ def _state(shown: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(client: httpx.Client, model: str) -> dict[str, Any]:
+    asked = f"cannot ask {client.base_url} about {model!r}"
     try:
         response = client.get(f"/v1/models/{model}")
-        response.raise_for_status()
-        document: dict[str, Any] = response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        asked = f"cannot ask {client.base_url} about {model!r} ({error})"
-        raise RepositoryError(f"{asked}; --url names a server elsewhere") from error
+        if response.headers.get("content-type") == _PROBLEM:
+            refusal = response.json()
+            raise RepositoryError(f"{asked}: {refusal['status']} {refusal['title']}: {refusal['detail']}")
+        document: dict[str, Any] = response.raise_for_status().json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise RepositoryError(f"{asked} ({error}); --url names a server elsewhere") from error
     return document

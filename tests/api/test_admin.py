@@ -30,13 +30,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def with_admin(root: Path, folder: Path) -> Iterator[tuple[Server, httpx.Client]]:
+def with_admin(root: Path, folder: Path, **settings: Any) -> Iterator[tuple[Server, httpx.Client]]:
     """A server with keys, and a client of its admin port."""
     keys, port = folder / "keys", free_port()
-    keys.write_text("admin-key-of-alice scopes=predict,read,admin name=alice\nreader-key\n")
+    keys.write_text(
+        "admin-key-of-alice scopes=predict,read,admin name=alice\nreader-key\nadmin-key-alone scopes=admin\n"
+    )
     (folder / "reader").write_text("reader-key")
     with (
-        running_server(root, folder, api_keys_file=keys, admin_port=port, versions_per_model=3) as running,
+        running_server(
+            root, folder, **{"api_keys_file": keys, "admin_port": port, "versions_per_model": 3, **settings}
+        ) as running,
         httpx.Client(base_url=f"http://127.0.0.1:{port}/admin/v1/models", headers=ADMIN, timeout=30.0) as client,
     ):
         yield running, client
@@ -102,6 +106,26 @@ def test_rollback_passes_over_a_quarantined_version(tmp_path: Path) -> None:
         assert ask(client, "rollback")["document"]["labels"] == {"stable": 1}
 
 
+def test_in_force_is_told_of_what_answers_alone(tmp_path: Path) -> None:
+    root, gate = tmp_path / "repository", tmp_path / "gate"
+    gate.touch()
+    publish_fake(root, "digits", 1, content=b"a run waits while %b is there" % str(gate).encode())
+    publish_fake(root, "digits", 2, judged=False)
+    publish_fake(root, "digits", 3)
+    with with_admin(root, tmp_path, versions_per_model=1) as (running, client):
+        refused = ask(client, "promote", version=2, wait_s=20)
+        assert (refused["in_force"], refused["document"]["labels"]) == (False, {"stable": 2})
+        shown = client.get("/digits").json()["served"]
+        assert "generation 1 holds version 2 as stable, which is failed (unjudged" in shown["problem"]
+
+        ask(client, "rollback", version=1)
+        wait_until(lambda: gate.read_text(), what="version 1 warms up")
+        assert ask(client, "objective", objective_ms=500, wait_s=1)["in_force"] is False
+        gate.unlink()
+        assert ask(client, "objective", objective_ms=None, wait_s=20)["in_force"] is True
+        assert running.client.get("/v1/models/digits", headers=READER).json()["default_version"] == "1"
+
+
 @pytest.mark.parametrize(
     ("change", "body", "status", "reason"),
     [
@@ -135,8 +159,31 @@ def test_other_models_and_bodies_are_refused(server: tuple[Server, httpx.Client]
     large = client.post("/digits/promote", content=b"{" + b" " * 70_000 + b"}")
     endless = client.post("/digits/promote", content=iter([b"{}"]))
     broken = client.post("/digits/promote", content=b"{", headers={"Content-Type": "application/json"})
+    deep = client.post("/digits/promote", content=b"[" * 60_000, headers={"Content-Type": "application/json"})
+    before = client.get("/digits").json()["document"]
+    twice = client.post(
+        "/digits/promote", content=b'{"version": 1, "version": 3}', headers={"Content-Type": "application/json"}
+    )
 
     assert (unknown.status_code, large.status_code, endless.status_code, broken.status_code) == (404, 413, 400, 422)
+    assert (deep.status_code, twice.status_code, twice.json()["detail"]) == (
+        400,
+        422,
+        "version: the body gives it twice",
+    )
+    assert client.get("/digits").json()["document"] == before
+
+
+def test_a_program_without_scope_read_is_told_so_in_the_words_of_the_server(
+    server: tuple[Server, httpx.Client], root: Path, tmp_path: Path
+) -> None:
+    running, _ = server
+    (tmp_path / "admin").write_text("admin-key-alone")
+    options = ["--repository", str(root), "--url", running.base_url, "--key-file", str(tmp_path / "admin"), "--wait"]
+    ended = call_saccade("rollout", "promote", "digits", "3", *options)
+
+    assert ended.returncode == 1
+    assert "about 'digits': 403 Key refused: this key may not read" in ended.stderr
 
 
 def test_only_keys_of_scope_admin_on_the_port_of_its_own(server: tuple[Server, httpx.Client]) -> None:

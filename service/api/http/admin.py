@@ -7,10 +7,15 @@ who changed it in the history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,8 +26,8 @@ from saccade.service.api.http.key_gate import KEY
 from saccade.service.api.http.model_routes import serving_info
 from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.schemas import ServingInfo
-from saccade.service.core import GIVEN_UP
-from saccade.service.errors import BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
+from saccade.service.core import GIVEN_UP, STABLE, VersionState
+from saccade.service.errors import BadParameter, BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
 from saccade.service.ipc.api_keys import ApiKey
 from saccade.service.repository.serving_changes import (
     Asked,
@@ -112,7 +117,7 @@ class ModelState(BaseModel):
 
 class Changed(BaseModel):
     document: ServingDocument
-    in_force: bool = Field(description="whether this process answers by it already")
+    in_force: bool = Field(description="whether this process answers by it already: every version that it names")
 
 
 def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
@@ -125,6 +130,7 @@ def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
         openapi_url="/admin/v1/openapi.json",
         generate_unique_id_function=lambda route: route.name,
     )
+    app.router.route_class = _UniqueKeys
     root, serving_dir = settings.repository, settings.serving_dir
 
     @app.get("/admin/v1/models/{model}")
@@ -142,7 +148,7 @@ def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
         by = _name_of(request.scope[KEY])
         asked = Asked(root, model, by, body.reason, body.expected_generation, serving_dir)
         document = await asyncio.to_thread(changed, asked, change)
-        return Changed(document=document, in_force=await _in_force(catalog, model, document.generation, body.wait_s))
+        return Changed(document=document, in_force=await _in_force(catalog, model, document, body.wait_s))
 
     @app.post("/admin/v1/models/{model}/label")
     async def label(request: Request, model: str, body: LabelBody) -> Changed:
@@ -183,6 +189,26 @@ def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
         return await make(request, model, body, change)
 
     return app
+
+
+class _UniqueKeys(APIRoute):
+    """Refuses bodies that give a key twice, of which the parser would take the last."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is refused where it is read
+                json.loads(await request.body(), object_pairs_hook=_ensure_unique)
+            return await handle(request)
+
+        return checked
+
+
+def _ensure_unique(pairs: list[tuple[str, Any]]) -> None:
+    twice = next((name for name, count in Counter(name for name, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise BadParameter(f"{twice}: the body gives it twice")
 
 
 def add_refusals(app: FastAPI, note: Callable[[SaccadeError, str], None]) -> None:
@@ -235,14 +261,28 @@ def _name_of(key: ApiKey | None) -> str:
     return key.name or f"key {key.digest.hex()[:8]}"
 
 
-async def _in_force(catalog: ServingCatalog, model: str, generation: int, wait_s: float) -> bool:
-    """Waits until this process has the generation in force; False when it is refused, or not in time."""
+async def _in_force(catalog: ServingCatalog, model: str, document: ServingDocument, wait_s: float) -> bool:
+    """Waits until every version that a document names answers here; False when one never will, or not in time."""
     try:
         async with asyncio.timeout(wait_s):
             while True:
-                state = catalog.serving(model)
-                if state.generation >= generation or state.problem:
-                    return state.generation >= generation
+                known = _answers_by(catalog, model, document)
+                if known is not None:
+                    return known
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         return False
+
+
+def _answers_by(catalog: ServingCatalog, model: str, document: ServingDocument) -> bool | None:
+    """Whether this process answers by a document; None while it may come to that."""
+    serving = catalog.serving(model)
+    if serving.generation != document.generation:  # what is said of another one may be old
+        return False if f"generation {document.generation} " in serving.problem else None
+    named = {each.version: each for each in catalog.snapshot.versions if each.model == model}
+    states = [named[version] for version in document.named if version in named]
+    if any(each.state in GIVEN_UP for each in states):
+        return False
+    can_answer = sum(each.state == VersionState.READY or each.on_demand for each in states)
+    is_stable = serving.stable == document.labels.get(STABLE, 0)
+    return True if is_stable and can_answer == len(document.named) else None
