@@ -3,7 +3,9 @@
 Bootstrap over images: Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals. Rates have
 Wilson's score interval with continuity correction instead, and differences of rates combine two of them (square and
 add): Newcombe, Statistics in Medicine 17 (1998), pages 857-872 and 873-890. Near 0 and 1 a bootstrap draws hardly any
-errors, so its interval would be too narrow or have no width at all.
+errors, so its interval would be too narrow or have no width at all. Means of scores that vary from picture to picture
+have Student's interval together with that of Hall, Journal of the Royal Statistical Society B 54 (1992), pages 221-228,
+which allows for skewness: scores near 1 have a tail on one side.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
 _SEED = 20_260_101  # fixed, so that an unchanged file gets unchanged intervals
 _FEW = 5.0  # a bootstrap is unreliable for a share of images that is fewer images away from 0 or 1
+_FEW_SCORES = 20  # fewer do not tell how skewed they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,33 @@ def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -
         return BootstrapInterval(value, low, high)
     rate = rate_interval(min(max(value, 0.0), 1.0) * images, images)
     return BootstrapInterval(value, min(low, rate.low), max(high, rate.high))
+
+
+def mean_interval(scores: NDArray[np.float64]) -> BootstrapInterval:
+    """Returns the interval of the mean of scores in 0..1, one per picture; NaN ones have been left out.
+
+    It also covers a rate's interval where most scores are equal, as right and wrong ones are, and where they are few:
+    then others may exist that were not seen.
+    """
+    count, value = max(1, len(scores)), float(scores.mean()) if len(scores) else 0.0
+    rate = rate_interval(value * count, count)
+    spread = float(scores.std(ddof=1)) if count > 1 else 0.0
+    if spread <= 1e-12:
+        return BootstrapInterval(value, min(rate.low, value), max(rate.high, value))
+    error, reach = spread / math.sqrt(count), float(stdtrit(count - 1, (1.0 + CONFIDENCE) / 2.0))
+    skewness = float(((scores - value) ** 3).mean()) / float(scores.std()) ** 3
+    ends = [value - far * error for t in (-reach, reach) for far in (t, _without_skewness(t, skewness, count))]
+    if count < _FEW_SCORES or np.unique(scores, return_counts=True)[1].max() > count / 2:
+        ends += [rate.low, rate.high]
+    return BootstrapInterval(value, max(0.0, min(ends)), min(1.0, max(ends)))
+
+
+def _without_skewness(t: float, skewness: float, count: int) -> float:
+    """Returns the standardised mean that Hall's cubic transformation brings to `t`."""
+    root = math.sqrt(count)
+    if abs(skewness) < 1e-6:
+        return t
+    return 3.0 * root / skewness * (math.cbrt(1.0 + skewness * (t / root - skewness / (6.0 * count))) - 1.0)
 
 
 def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:

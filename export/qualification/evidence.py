@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from saccade.export.qualification.bootstrap import (
     BootstrapInterval,
     class_drop_interval,
+    mean_interval,
     metric_drop_interval,
     metric_interval,
     rate_drop_interval,
@@ -186,7 +187,7 @@ def slice_accuracy(evidence: Evidence, reference: Evidence, rows: NDArray[np.int
 def _intervals(
     evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
 ) -> tuple[BootstrapInterval, BootstrapInterval]:
-    """Returns the intervals of the metric and its drop: exact ones for rates, resampled ones for other metrics."""
+    """Returns the intervals of the metric and its drop: exact ones for rates, resampled ones for most others."""
     images = _counted(evidence)
     if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
         right, wanted = evidence.correct, reference.correct
@@ -194,6 +195,8 @@ def _intervals(
         return rate_interval(int(right.sum()), images), rate_drop_interval(lost, gained, images)
     value = point_value(evidence)
     drop = metric_drop_interval(point_value(reference) - value, expected - found, images)
+    if isinstance(evidence, PictureEvidence):
+        return mean_interval(evidence.scores[evidence.counted]), drop
     return metric_interval(value, found, images), drop
 
 

@@ -27,7 +27,7 @@ from saccade.export.recipe import Recipe
 MOST_PICTURES, FEWEST_PICTURES = 256, 20
 BUDGET_S = 30.0
 BATCH = 8
-_CLOSE = 0.05  # to guessing
+_CLOSE = 0.05  # to guessing, as a share of what a perfect network gains
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _floor(accuracy: Accuracy, chance: float) -> tuple[float | None, str]:
     reached = (
         f"{accuracy.metric} {value.value:.3f} [{value.low:.3f}, {value.high:.3f}] on {accuracy.images} tuning pictures"
     )
-    if value.low <= chance or value.value - chance < max(_CLOSE, value.high - value.low):
+    if value.low <= chance or value.value - chance < max(_CLOSE * (1.0 - chance), value.high - value.low):
         return None, f"nothing: no better than guessing, so no min_metric is proposed: {reached}"
     floor = max(chance, value.value - 2.0 * (value.high - value.low))
     return round(floor, 3), f"min_metric: {reached}, less twice that interval"

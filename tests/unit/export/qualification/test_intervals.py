@@ -14,6 +14,7 @@ from saccade.export.qualification.bootstrap import (
     BootstrapInterval,
     class_drop_interval,
     interval_of,
+    mean_interval,
     metric_drop_interval,
     metric_interval,
     rate_drop_interval,
@@ -81,6 +82,43 @@ def test_interval_of_a_metric_over_images_covers_it(images: int, mean: float, dr
     assert np.mean([covers(draw(rng, images)) for _ in range(DRAWS)]) >= STATED
 
 
+@pytest.mark.parametrize("images", [10, 20, 110])
+@pytest.mark.parametrize(
+    ("mean", "draw"),
+    [
+        (0.98, lambda rng, images: rng.beta(490, 10, images)),
+        (0.98, lambda rng, images: rng.beta(49, 1, images)),
+        (0.98, lambda rng, images: rng.beta(9.8, 0.2, images)),
+        (0.02, lambda rng, images: rng.beta(1, 49, images)),
+        (0.8, lambda rng, images: rng.beta(8, 2, images)),
+        (0.99, lambda rng, images: np.where(rng.random(images) < 0.98, 1.0, rng.random(images))),
+    ],
+    ids=["alike", "skewed", "very skewed", "near 0", "spread", "mostly equal"],
+)
+def test_interval_of_a_mean_of_scores_covers_it(images: int, mean: float, draw: Draw) -> None:
+    rng = np.random.default_rng(4)
+
+    found = [mean_interval(draw(rng, images)) for _ in range(DRAWS)]
+
+    assert np.mean([each.low <= mean <= each.high for each in found]) >= STATED
+
+
+def test_pictures_that_are_all_alike_have_a_narrow_interval() -> None:
+    scores = np.random.default_rng(5).beta(490, 10, 110)  # similarities of a good denoiser
+
+    found, counted = mean_interval(scores), rate_interval(float(scores.sum()), 110)
+
+    assert found.high - found.low < 0.005 < 0.05 < counted.high - counted.low
+
+
+@pytest.mark.parametrize("images", [2, 5, 19])
+def test_few_scores_have_no_narrower_interval_than_a_rate(images: int) -> None:
+    found, counted = mean_interval(np.linspace(0.98, 0.981, images)), rate_interval(0.9805 * images, images)
+
+    assert found.low <= counted.low + 1e-6
+    assert found.high >= counted.high - 1e-6
+
+
 @pytest.mark.parametrize("images", [1, 5, 400])
 def test_no_interval_has_no_width(images: int) -> None:
     same = np.ones(200)
@@ -91,6 +129,7 @@ def test_no_interval_has_no_width(images: int) -> None:
         rate_drop_interval(0, 0, images),
         class_drop_interval(0, 0, images),
         metric_interval(1.0, same, images),
+        mean_interval(np.ones(images)),
         metric_drop_interval(0.0, np.zeros(200), images),
     ):
         assert found.low <= found.value <= found.high

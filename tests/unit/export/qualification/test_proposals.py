@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample
-from saccade.export.qualification.proposals import BUDGET_S, MOST_PICTURES, Proposal, proposal
+from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.qualification.picture_figures import PictureEvidence
+from saccade.export.qualification.proposals import BUDGET_S, MOST_PICTURES, Proposal, _floor, proposal
 from saccade.export.recipe import Recipe
 from saccade.models.contract.preprocessing import geometry_of
 from saccade.models.contract.specs import Task
@@ -112,3 +114,15 @@ def test_no_batch_begins_after_the_time() -> None:
     proposal(answer, split(samples), recipe(Task.CLASSIFY), clock=lambda: next(clock))
 
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize(("chance", "is_guess"), [(0.96, False), (0.9797, True)])
+def test_what_a_network_of_pictures_gains_is_a_share_of_what_is_left_to_gain(chance: float, is_guess: bool) -> None:
+    scores = np.random.default_rng(0).beta(490, 10, 110)  # a mean of 0.98
+    evidence = PictureEvidence(scores, np.full(110, 30.0), "ssim")
+
+    floor, sentence = _floor(accuracy_of(evidence, evidence, 200), chance)
+
+    assert (floor is None) == is_guess
+    assert ("no better than guessing" in sentence) == is_guess
+    assert floor is None or floor > chance
