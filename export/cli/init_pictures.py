@@ -48,9 +48,9 @@ def _with_range(
     spec, findings = found.task.model_copy(update={"values": values}), found.findings
     why = "by the recipe" if said else "by the sign and size of some answers; write `values` in `task` if it is wrong"
     if given.value_range is None and signs.pixels.value_range is None:
-        pairs = _pairs(data, spec, document)
+        pairs, how = _pairs(data, spec, document)
         if pairs:
-            measured = measured_range(file, signs, found.words, spec, pairs, said)
+            measured = measured_range(file, signs, found.words, spec, pairs, said, how)
             low, high = measured.chosen
             spec = spec.model_copy(update={"values": said or measured.chosen})
             found = replace(
@@ -76,12 +76,17 @@ def _said_values(task: object) -> tuple[float, float] | None:
     return (float(values[0]), float(values[1])) if values[0] < values[1] else None
 
 
-def _pairs(data: Path, spec: TaskSpec, document: dict[str, Any]) -> list[Pair]:
-    """Returns the first readable pictures with their targets, or clean ones that are made worse as the recipe says."""
+def _pairs(data: Path, spec: TaskSpec, document: dict[str, Any]) -> tuple[list[Pair], str]:
+    """Returns the first readable pictures with their targets, and what the targets are.
+
+    Pictures without targets are their own, and made worse as the recipe says.
+    """
     roots = [root for root in (data, *folders_in(data, Findings())) if has_targets(root)]
     section = document.get("data")
     said = section.get("noise") if isinstance(section, dict) else None
     noise = float(said) if isinstance(said, int | float) else 0.0 if spec.scale > 1 else _NOISE
+    worse = f"{spec.scale} times smaller" if spec.scale > 1 else f"with noise of {noise:g} levels"
+    how = "their targets" if roots else f"the pictures themselves, which were sent {worse}"
     found: list[Pair] = []
     for root in roots or [data]:
         try:
@@ -90,7 +95,7 @@ def _pairs(data: Path, spec: TaskSpec, document: dict[str, Any]) -> list[Pair]:
             continue
         for path, truth in pictures:
             if len(found) == _PICTURES:
-                return found
+                return found, how
             try:
                 encoded = path.read_bytes()
                 picture = decode_image(encoded, USUAL_LIMITS)
@@ -98,4 +103,4 @@ def _pairs(data: Path, spec: TaskSpec, document: dict[str, Any]) -> list[Pair]:
                 found.append((decode_image(sample.encoded, USUAL_LIMITS), target_of(sample, spec, USUAL_LIMITS)))
             except (OSError, DataRefused, SaccadeError):  # `check` names it
                 continue
-    return found
+    return found, how

@@ -31,9 +31,17 @@ class MeasuredRange:
 
 
 def measured_range(
-    path: Path, signs: FileSigns, words: FileWords, spec: TaskSpec, pairs: Sequence[Pair], values: Range | None
+    path: Path,
+    signs: FileSigns,
+    words: FileWords,
+    spec: TaskSpec,
+    pairs: Sequence[Pair],
+    values: Range | None,
+    how: str,
 ) -> MeasuredRange:
     """Compares answers with targets for each usual range. values: what the recipe says of the answers.
+
+    how: what the targets are, such as "their targets".
 
     A range is clearly the best where all others are worse by a tenth. Where [0, 1] is no worse than that it stays
     assumed, as for every ONNX file; else SourceError is raised.
@@ -48,7 +56,7 @@ def measured_range(
         errors[each] = float(np.abs(np.clip((_planes(raw) - low) / (high - low), 0.0, 1.0) - targets).mean())
     best = min(errors, key=lambda each: errors[each])
     figures = ", ".join(f"{_shown(each)} {error:.4f}" for each, error in errors.items())
-    why = f"mean distance from the targets of {len(pictures)} pictures: {figures}"
+    why = f"mean distance of {len(pictures)} answers from {how}: {figures}"
     near = [each for each in USUAL_RANGES if errors[each] <= _CLEAR * errors[best]]
     if near == [best]:
         return MeasuredRange(best, True, why)

@@ -16,7 +16,7 @@ from saccade.export.sources.onnx_words import FileWords, OutputWords
 from saccade.models.contract.specs import PictureKind, PreprocessSpec, Task, TaskSpec
 
 DEPTH_WORDS = frozenset(("depth", "depths", "disp", "disparity"))
-_BYTES, _SIGNED = 8.0, -0.25  # numbers beyond them are no colours from 0 to 1
+_BYTES, _SIGNED = 8.0, -0.25  # numbers beyond them are no colours from 0 to 1, or overshoot at edges
 _TILE = 256  # pixels, where the file takes any size
 
 
@@ -41,7 +41,11 @@ def picture(
             f"{signs.file}: {output} is no whole number of times as large as its pictures of {signs.probed[0]}x"
             f"{signs.probed[1]}: networks that keep a picture's size, or enlarge it 2 to 8 times, are served"
         )
-    return TaskSpec(task=Task.IMAGE, picture=kind, scale=scale, values=_values(output)), None, words
+    return (
+        TaskSpec(task=Task.IMAGE, picture=kind, scale=scale, values=_values(output, signs.pictures, scale)),
+        None,
+        words,
+    )
 
 
 def picture_pixels(
@@ -100,10 +104,24 @@ def _kind(signs: FileSigns, output: OutputSign, channels: int) -> PictureKind:
     )
 
 
-def _values(output: OutputSign) -> tuple[float, float]:
-    """What black and white are, by what the file answered to some pictures."""
+def _values(output: OutputSign, pictures: UInt8Array, scale: int) -> tuple[float, float]:
+    """What black and white are, by what the file answered to some pictures.
+
+    Networks that sharpen answer below black and above white too, so negative numbers alone do not say that black is -1:
+    then the reading is taken in which answers are nearer to the pictures.
+    """
     if output.values is None:
         return (0.0, 1.0)
     if float(output.values.max()) > _BYTES:
         return (0.0, 255.0)
-    return (-1.0, 1.0) if float(output.values.min()) < _SIGNED else (0.0, 1.0)
+    if float(output.values.min()) >= _SIGNED:
+        return (0.0, 1.0)
+    sent = (pictures / np.float32(255.0)).repeat(scale, 1).repeat(scale, 2).mean(3)
+    channels, *_ = _sides(output)
+    axis = 1 if output.values.ndim == 4 and output.values.shape[1] == channels else 3
+    found = output.values.mean(axis) if output.values.ndim == 4 else output.values
+    errors = {
+        (low, high): float(np.abs(np.clip((found - low) / (high - low), 0.0, 1.0) - sent).mean())
+        for low, high in ((0.0, 1.0), (-1.0, 1.0))
+    }
+    return min(errors, key=lambda each: errors[each])

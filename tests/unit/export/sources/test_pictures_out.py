@@ -22,8 +22,16 @@ SIDE = 64
 SCENES = {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 24}}
 
 
-def restorer(path: Path, *, scale: int = 1, factor: float = 1.0, whole: bool = False, name: str = "out") -> Path:
-    """Each pixel repeated, times `factor`; whole: minus the mean of the picture."""
+def restorer(
+    path: Path,
+    *,
+    scale: int = 1,
+    factor: float = 1.0,
+    offset: float = 0.0,
+    whole: bool = False,
+    name: str = "out",
+) -> Path:
+    """Each pixel repeated, times `factor`, plus `offset`; whole: minus the mean of the picture."""
     nodes = [helper.make_node("Resize", ["images", "", "scales"], ["large"], mode="nearest")]
     last = "large"
     if whole:
@@ -32,7 +40,10 @@ def restorer(path: Path, *, scale: int = 1, factor: float = 1.0, whole: bool = F
             helper.make_node("Sub", ["large", "mean"], ["centred"]),
         ]
         last = "centred"
-    nodes.append(helper.make_node("Mul", [last, "factor"], [name]))
+    nodes += [
+        helper.make_node("Mul", [last, "factor"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], [name]),
+    ]
     values = [
         helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, SIDE, SIDE]),
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, SIDE * scale, SIDE * scale]),
@@ -40,6 +51,7 @@ def restorer(path: Path, *, scale: int = 1, factor: float = 1.0, whole: bool = F
     constants = [
         numpy_helper.from_array(np.array([1, 1, scale, scale], np.float32), "scales"),
         numpy_helper.from_array(np.float32(factor), "factor"),
+        numpy_helper.from_array(np.float32(offset), "offset"),
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
@@ -209,3 +221,33 @@ def test_words_that_do_not_fit_are_named(tmp_path: Path, document: dict[str, Any
     tile = {"width": 32, "height": 32, "fit": "tile"}
     with pytest.raises(RecipeError, match=words):
         loaded(tmp_path, source="module/a:b", preprocess=tile, **document)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_answers_that_overshoot_black_and_white_are_colours_from_0_to_1_all_the_same(
+    tmp_path: Path, scale: int
+) -> None:
+    restorer(tmp_path / "net.onnx", scale=scale, factor=1.8, offset=-0.4)  # from -0.4 to 1.4
+
+    recipe = loaded(
+        tmp_path,
+        source="onnx",
+        weights="net.onnx",
+        task={"task": "image", "picture": "rgb"},
+        value_range=[0, 1],
+    )
+
+    assert recipe.recipe.task.values == (0.0, 1.0)
+
+
+def test_answers_around_0_are_colours_from_minus_1(tmp_path: Path) -> None:
+    restorer(tmp_path / "net.onnx", factor=2.0, offset=-1.0)
+
+    with pytest.raises(SourceError, match=r"answers look as if their black and white were \[-1, 1\]"):
+        loaded(
+            tmp_path,
+            source="onnx",
+            weights="net.onnx",
+            task={"task": "image", "picture": "rgb"},
+            value_range=[0, 1],
+        )
