@@ -13,6 +13,7 @@ from saccade.export.plans.targets import installed_tensorrt, run_targets
 from saccade.export.precision.make import run_precision
 from saccade.export.precision.quantization.calibrate import calibrated_forms, run_calibrate
 from saccade.export.publish.publish import run_publish
+from saccade.export.qualification.corrupted_pictures import missing_library
 from saccade.export.qualification.corruption_step import run_corruptions
 from saccade.export.qualification.library_agreement import answers_digest, run_library
 from saccade.export.qualification.qualify import run_qualify
@@ -36,6 +37,8 @@ STEPS: tuple[Step, ...] = (
             **_parts(loaded, "task", "data", "labels"),
             "files": files_digest(loaded),
             "needs_labels": loaded.recipe.gate.needs_labels,
+            # a library that is missing is told here, in the first step, also where the data were read before
+            "missing": missing_library(loaded),
         },
         tools=("numpy", "pillow", "simplejpeg", "msgspec"),
         is_measured=True,  # what it writes says how long it took

@@ -140,7 +140,7 @@ def check_data(loaded: LoadedRecipe, told: Told) -> DataReport:
     """Reads the data and returns a report that holds the complaints; never raises for faulty data."""
     data = loaded.recipe.data
     found = _check_digits(loaded, data) if isinstance(data, DigitScenes) else _check_folder(loaded, data, told)
-    missing = missing_library() if loaded.recipe.gate.corruptions is not None else ""
+    missing = missing_library(loaded)
     return found.model_copy(update={"complaints": (*found.complaints, missing)}) if missing else found
 
 

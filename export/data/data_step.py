@@ -13,6 +13,8 @@ from saccade.export.data.data_report import DataReport
 from saccade.export.data.familiar_pictures import why_no_trust
 from saccade.export.data.slices import slice_table
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path
+from saccade.export.errors import DataRefused
+from saccade.export.qualification.corrupted_pictures import missing_library
 from saccade.export.recipe import FolderData, LoadedRecipe
 from saccade.export.steps import StepContext
 from saccade.models.contract.specs import Task
@@ -21,7 +23,9 @@ DATA_JSON = "data.json"
 
 
 def run_data(context: StepContext) -> Detail:
-    """Checks the data. Raises DataRefused with every complaint."""
+    """Checks the data. Raises DataRefused with every complaint, or with what must be installed before all others."""
+    if missing := missing_library(context.loaded):
+        raise DataRefused(missing)
     report = check_data(context.loaded, lambda read, total: context.note(f"{read:,} of {total:,} pictures"))
     ensure_good(report, str(context.loaded.given))
     (context.out / DATA_JSON).write_text(report.model_dump_json(indent=1))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.errors import RecipeError
+from saccade.export.recipe import LoadedRecipe
 
 STRENGTHS = (1, 3, 5)
 _LIBRARY = "imagecorruptions"
@@ -24,9 +25,9 @@ _MISSING = "gate.corruptions needs the extra `corruptions`: pip install 'saccade
 Images = NDArray[np.uint8]  # (n, height, width, 3)
 
 
-def missing_library() -> str:
-    """Says what to install; empty where it is there."""
-    return "" if find_spec(_LIBRARY) else _MISSING
+def missing_library(loaded: LoadedRecipe) -> str:
+    """Says what to install for the recipe; empty where it is there, or not needed."""
+    return _MISSING if loaded.recipe.gate.corruptions is not None and not find_spec(_LIBRARY) else ""
 
 
 def corrupted_sets(images: Images) -> Iterator[tuple[str, int, Images]]:

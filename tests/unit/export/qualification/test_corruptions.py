@@ -10,12 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from saccade.export.data.check import check_data
-from saccade.export.errors import RecipeError
+from saccade.export.data.datasets import DataStore
+from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import CorruptionLimits, GateThresholds
 from saccade.export.qualification import corrupted_pictures
 from saccade.export.qualification.corrupted_pictures import STRENGTHS, corrupted_sets
 from saccade.export.qualification.corruption_step import CLEAN, Condition, corruption_report
 from saccade.export.qualification.qualify_report import CorruptionReport
+from saccade.export.step_table import STEPS
+from saccade.export.steps import StepContext
 from saccade.models.contract.specs import Task
 from tests.support.data_folders import recipe_of
 from tests.support.gated import changed, decided, failed_checks
@@ -93,6 +96,22 @@ def test_the_missing_library_is_told_by_check(monkeypatch: pytest.MonkeyPatch, t
     assert "pip install 'saccade-serving[corruptions]'" in check_data(loaded, lambda read, total: None).complaints[-1]
     with pytest.raises(RecipeError, match="needs the extra `corruptions`"):
         next(corrupted_sets(np.zeros((1, 32, 32, 3), np.uint8)))
+
+
+def test_the_missing_library_refuses_a_run_in_its_first_step_also_where_data_were_read_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (step,) = (each for each in STEPS if each.name == "data")
+    asked, unasked = (recipe_of(tmp_path, Task.CLASSIFY, gate=gate, side=32) for gate in ({"corruptions": {}}, {}))
+    monkeypatch.setattr(corrupted_pictures, "find_spec", lambda name: name)
+    there, without = step.config(asked), step.config(unasked)
+    monkeypatch.setattr(corrupted_pictures, "find_spec", lambda name: None)
+
+    assert step.config(asked) != there  # so that nothing is taken from an earlier run
+    assert step.config(unasked) == without == there
+    context = StepContext(asked, None, "dense", tmp_path, {}, DataStore(), tmp_path, lambda text: None)
+    with pytest.raises(DataRefused, match="needs the extra `corruptions`"):
+        step.run(context)
 
 
 @pytest.mark.parametrize(
