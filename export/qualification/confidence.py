@@ -21,7 +21,7 @@ from saccade.export.recipe import Recipe
 from saccade.models.contract.specs import Task
 
 BINS = 15
-_RANGE = (0.05, 20.0)  # temperatures beyond it mean that scores say nothing
+TEMPERATURES = (0.05, 20.0)  # temperatures beyond it mean that scores say nothing
 FloatArray = NDArray[np.float64]
 
 
@@ -54,7 +54,7 @@ def best_temperature(logits: FloatArray, class_ids: NDArray[np.int64]) -> float:
         chosen = log_softmax(logits / np.exp(exponent), axis=1)[np.arange(len(logits)), class_ids]
         return -float(chosen.mean())
 
-    low, high = np.log(_RANGE)
+    low, high = np.log(TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 

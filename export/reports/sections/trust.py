@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saccade.export.qualification.trust_figures import ForeignFigure, TrustFigure
+from saccade.export.qualification.confidence import TEMPERATURES
+from saccade.export.qualification.trust_figures import ConfidenceFigure, ForeignFigure, TrustFigure
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Block, Row, Section, Table, Text
 
@@ -56,6 +57,11 @@ def _row(name: str, found: ForeignFigure) -> Row:
     return (name, f"{found.kind} ({found.pictures})", f"{found.auroc:.4f}", other, f"{found.unfamiliar_share:.1%}")
 
 
+def _is_at_limit(found: ConfidenceFigure) -> bool:
+    least, most = TEMPERATURES
+    return not least * 1.01 < found.fitted_temperature < most / 1.01
+
+
 def _confidence(report: ExportReport) -> Iterator[Block]:
     measured = [(each.qualify.variant, found) for each in report.variants if (found := each.qualify.confidence)]
     if not measured:
@@ -63,7 +69,7 @@ def _confidence(report: ExportReport) -> Iterator[Block]:
     yield Text(
         f"The calibration error is the mean gap between the best score and the share of right answers, over fifteen "
         f"ranges of scores of {measured[0][1].images} test pictures. A temperature divides the logits and changes no "
-        "order of classes; the fitted one is best on tuning pictures."
+        "order of classes; the fitted one makes the labels of tuning pictures likeliest."
     )
     rows = tuple(
         (
@@ -75,8 +81,19 @@ def _confidence(report: ExportReport) -> Iterator[Block]:
         for name, found in measured
     )
     yield Table(("variant", "error without a temperature", "as served", "with the fitted temperature"), rows)
+    for name, found in measured:
+        if _is_at_limit(found):
+            yield Text(
+                f"{name}: the fitted temperature is at the limit of what is tried ({TEMPERATURES[0]:g} to "
+                f"{TEMPERATURES[1]:g}), so none fits and none is recommended: scores of tuning pictures say too little."
+            )
+        if found.fitted_error > found.served_error:
+            yield Text(
+                f"{name}: the fitted temperature makes the error larger on test pictures, {found.fitted_error:.4f} "
+                f"instead of {found.served_error:.4f}: leave it out."
+            )
     first = measured[0][1]
-    if first.served_error - first.fitted_error >= _SUGGESTED:
+    if first.served_error - first.fitted_error >= _SUGGESTED and not _is_at_limit(first):
         yield Text(
             f"`task: {{temperature: {first.fitted_temperature:g}}}` in the recipe would serve scores with an error of "
             f"{first.fitted_error:.4f} instead of {first.served_error:.4f}."
