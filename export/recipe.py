@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
@@ -25,7 +25,7 @@ from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
-from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
+from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, Task, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
@@ -153,8 +153,9 @@ class QualifySpec(Frozen):
     evidence_mib: float = Field(default=32.0, ge=0)  # size of the test images published with variants for GPUs; 0: none
 
 
-def _breaks(label: str) -> bool:
-    return any(unicodedata.category(letter) in _UNPRINTABLE for letter in label)
+def fits_a_line(text: str) -> bool:
+    """Tells whether a terminal and a page show the text as one line and in its order."""
+    return _TURNS.isdisjoint(text) and not any(unicodedata.category(letter) in _UNPRINTABLE for letter in text)
 
 
 class Recipe(Frozen):
@@ -189,9 +190,11 @@ class Recipe(Frozen):
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
         for number, label in enumerate(self.labels):
-            if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
+            if not label.strip() or not fits_a_line(label):
                 raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
         self.task.ensure_fits(len(self.labels))
+        if self.data.noise and (self.task.task is not Task.IMAGE or self.task.picture == "depth"):
+            raise ValueError("data.noise makes pictures of colours worse, for task: image: leave it out")
         if self.gate.corruptions is not None and min(self.preprocess.width, self.preprocess.height) < LEAST_SIDE:
             raise ValueError(f"gate.corruptions: they are defined for inputs of {LEAST_SIDE} pixels a side and more")
         self.gate.ensure_can_judge_slices(has_slices=isinstance(self.data, FolderData) and bool(self.data.slices))
@@ -387,9 +390,10 @@ def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:
     for part in _without_kind(location):
         field = model.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        kinds = [each for each in get_args(annotation) or (annotation,) if each is not type(None)]
+        if not (len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel)):
             return None
-        model = annotation
+        model = kinds[0]
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from saccade.export.data.folder_labels import labels_of_folders
-from saccade.export.errors import SourceError
+from saccade.export.errors import RecipeError, SourceError
 from saccade.export.network import SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.specs import SourceSpec, source_name
@@ -42,6 +42,10 @@ OTHER_NAMES = {
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
 PICTURES = ("pictures",)  # the one label of task image, which knows no classes
+# of functions that say nothing of the network that they make
+_GENERAL_NAMES = frozenset(
+    ("build", "build_model", "create", "create_model", "get_model", "make", "make_model", "model", "net", "network")
+)
 _NEAR = 1e-3  # of a range of 1 or more: rounding of means and deviations
 _HALF = 0.5  # score from which a label is answered
 
@@ -85,7 +89,25 @@ def completed(
         _ensure_ranges_are_said(document, facts)
     _fit_top_k_to_labels(whole, document.get("task"))
     _fit_multi_label(whole, facts, document.get("task"))
+    _ensure_words_fit(document.get("task"), whole.get("task"))
     return whole
+
+
+def _ensure_words_fit(given: object, whole: object) -> None:
+    """Raises RecipeError for words that the recipe says of a task that does not know them."""
+    if not isinstance(given, dict) or not isinstance(whole, dict) or whole.get("task") not in set(Task):
+        return
+    task = Task(whole["task"])
+    knows = {
+        "top_k": task is Task.CLASSIFY,
+        "max_detections": task.has_boxes,
+        "score_threshold": task.has_boxes or whole.get("multi_label") is True,
+        "background_id": task is Task.SEGMENT,
+    }
+    for word, is_known in knows.items():
+        if word in given and not is_known:
+            several = " without multi_label" if task is Task.CLASSIFY else ""
+            raise RecipeError(f"task.{word} says nothing of task: {task.value}{several}: leave it out")
 
 
 def _fit_tiles(whole: dict[str, Any], given: object) -> None:
@@ -155,12 +177,15 @@ def _fit_vectors(whole: dict[str, Any], facts: SourceFacts) -> None:
     if not isinstance(task, dict):
         return
     whole["task"] = task = {"task": Task.EMBED.value, **task}
-    if task.get("dim") or facts.embedding_dim is None or not isinstance(preprocess, dict):
+    if facts.embedding_dim is None or not isinstance(preprocess, dict):
         return
     width, height = preprocess.get("width"), preprocess.get("height")
     # other values are named by the validation
     if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
-        task["dim"] = facts.embedding_dim(width, height)
+        found, said = facts.embedding_dim(width, height), task.get("dim")
+        if isinstance(said, int) and said not in (0, found):
+            raise RecipeError(f"task.dim is {said}, and the network's vectors have {found} numbers: leave it out")
+        task["dim"] = found
 
 
 def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
@@ -208,10 +233,10 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_name(source: SourceSpec, weights: object) -> str:
-    """Returns the network's own name, or the file's: the checkpoint's, or that of the code around a `build`."""
+    """Returns the network's own name, or the file's: the checkpoint's, or that of the code around a general name."""
     name = source_name(source).lower().rpartition("/")[2]
     file, _, function = name.rpartition(":")
-    name = file.removesuffix(".py") if file.endswith(".py") else function
+    name = function if function not in _GENERAL_NAMES or not file else file.removesuffix(".py").rpartition(".")[2]
     if name == source.kind and isinstance(weights, str):
         name = Path(weights).stem.lower()
     return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind

@@ -7,6 +7,7 @@ picture has. Each further column is a tag. A picture without a tag belongs to th
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from saccade.export.data.found_files import IMAGE_SUFFIXES
 from saccade.export.data.label_tables import csv_rows
 from saccade.export.data.pictures import ClassTruth, Picture
 from saccade.export.errors import DataRefused
-from saccade.export.recipe import FolderData, LoadedRecipe
+from saccade.export.recipe import FolderData, LoadedRecipe, fits_a_line
 
 FOLDERS = "folders"
 UNTAGGED = "untagged"
@@ -56,6 +57,9 @@ def slice_rows(
     for column in columns:
         for row, picture in enumerate(test):
             rows[f"{column}={tags.get(picture, {}).get(column) or UNTAGGED}"].append(row)
+    for name in rows:
+        if not fits_a_line(name):
+            raise DataRefused(f"data.slices: {name!r} has letters that cannot be shown in one line: write it otherwise")
     _complain_of_case("slices", rows, findings)
     if test and findings.complaints == before and all(len(found) == len(test) for found in rows.values()):
         text = f"data.slices tells no test pictures apart: all {len(test):,} are in {', '.join(rows)}"
@@ -71,7 +75,7 @@ def _folder_tags(parts: Mapping[str, Sequence[Picture]], root: Path) -> dict[Pat
         shared = len(os.path.commonprefix(folders))  # noqa: RUF071  # of tuples: folders such as `images`
         for picture, names in zip(pictures, folders, strict=True):
             below = names[1 if isinstance(picture.truth, ClassTruth) else shared :]
-            tags[picture.path] = {"folder": below[0]} if below else {}
+            tags[picture.path] = {"folder": _composed(below[0])} if below else {}
     return tags
 
 
@@ -83,7 +87,7 @@ def _table_tags(
         raise DataRefused(
             f"data.slices: {table} is no file: name a CSV beside the recipe, or write `slices: {FOLDERS}`"
         )
-    head, *lines = csv_rows(table, "tag")
+    head, *lines = ([_composed(value) for value in row] for row in csv_rows(table, "tag"))
     columns, by_name = head[1:], _by_name(places)
     if _plain(head[0]) in by_name or Path(head[0]).suffix.lower() in IMAGE_SUFFIXES:
         raise DataRefused(
@@ -142,16 +146,24 @@ def _by_name(places: Mapping[Path, PurePosixPath]) -> dict[str, list[Path]]:
     for picture, place in places.items():
         for name in _ends(place):
             found[name].append(picture)
-    return {**found, **{str(place): [picture] for picture, place in places.items()}}
+    whole: defaultdict[str, list[Path]] = defaultdict(list)
+    for picture, place in places.items():
+        whole[_composed(str(place))].append(picture)
+    return {**found, **whole}
 
 
 def _ends(place: PurePosixPath) -> Iterator[str]:
     for start in range(len(place.parts)):
-        yield "/".join(place.parts[start:])
+        yield _composed("/".join(place.parts[start:]))
 
 
 def _plain(name: str) -> str:
     return str(PurePosixPath(os.path.normpath(name.replace("\\", "/"))))
+
+
+def _composed(name: str) -> str:
+    """Returns accents as one letter each, since file systems and programs store them in two ways."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _below(picture: Path, root: Path) -> PurePosixPath:

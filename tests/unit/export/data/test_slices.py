@@ -98,6 +98,8 @@ def test_an_end_of_a_path_is_enough_where_it_means_one_picture(tmp_path: Path) -
         (["file,Camera,camera", "test/red/0.png,a,b"], "differ only in case, 'Camera' and 'camera'"),
         (["file,camera", "test/red/0.png,a", "test/red/1.png,A"], "differ only in case, 'camera=A' and 'camera=a'"),
         (["file,a=b,a", "test/red/0.png,c,b=c"], "column 'a=b' has a `=`, which stands between column and tag"),
+        (["file,camera", "test/red/0.png,a\x1b[31m"], "'camera=a\\x1b[31m' has letters that cannot be shown in one"),
+        (["file,cam\x00era", "test/red/0.png,a"], "'cam\\x00era=untagged' has letters that cannot be shown in one"),
         (["file", "test/red/0.png"], "names no tags: begin it with a line `filename, first tag, second tag, ...`"),
         ([""], "names no tags"),
     ],
@@ -219,3 +221,13 @@ def test_limits_without_slices_and_slices_without_labels_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         recipe_of(tmp_path, Task.CLASSIFY, gate=gate, **data)
+
+
+def test_accents_are_the_same_however_they_are_stored(root: Path) -> None:
+    (root / "test" / "red" / "0.png").rename(root / "test" / "red" / "\u00e9.png")
+    slices = table(root, "file,camera", "test/red/e\u0301.png,caf\u00e9", "test/red/1.png,cafe\u0301")
+
+    report = checked(root, Task.CLASSIFY, gate=_FEW, slices=slices)
+
+    assert report.complaints == ()
+    assert {name: len(rows) for name, rows in report.slices.items()} == {"camera=untagged": 10, "camera=caf\u00e9": 2}

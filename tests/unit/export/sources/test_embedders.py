@@ -215,3 +215,8 @@ def test_a_module_says_how_many_numbers_it_gives(tmp_path: Path) -> None:
 def test_words_of_another_task_are_refused(tmp_path: Path, task: dict[str, Any], text: str) -> None:
     with pytest.raises(RecipeError, match=text):
         loaded(tmp_path, "timm/resnet18", task=task, labels=["a", "b"])
+
+
+def test_a_length_that_the_vectors_do_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"task\.dim is 7, and the network's vectors have 512 numbers: leave it out"):
+        loaded(tmp_path, "timm/resnet18", task={"task": "embed", "dim": 7})
