@@ -46,6 +46,11 @@ _GUESS = (
     "the answers are no better than guessing, so look at them first (`--show` draws them): the labels' order, or how "
     "pixels are made (`preprocess`, `value_range`), is wrong, or the data shows something else"
 )
+_GUESS_PICTURE = (
+    "the answers are no better than guessing, so look at them first (`--show` draws them): how pixels are made "
+    "(`preprocess`, `value_range`, `values` in `task`) is wrong, the pictures lack something else than what the "
+    "network mends, such as other noise, or it mends nothing"
+)
 _MEND = "mend what stands beside `proposed`, then run this command again"
 _WITH_CLASS_COUNT = ("timm", "torchvision")
 
@@ -150,7 +155,7 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     except (ExportError, SaccadeError) as error:
         return replace(new, hint=_MEND), (f"nothing: {error}",)
     if found.is_guess:
-        new = replace(new, hint=_GUESS)
+        new = replace(new, hint=_GUESS_PICTURE if new.loaded.recipe.task.task is Task.IMAGE else _GUESS)
     known, text = yaml.safe_load(new.text), readings.text
     for name, section in found.lines.items():
         if name not in known:
@@ -203,7 +208,7 @@ def recognised(checkpoint: Path | None) -> str:
 def summary(loaded: LoadedRecipe) -> dict[str, str]:
     """Returns by name what was understood of the recipe, as people read it."""
     recipe = loaded.recipe
-    labels = recipe.labels
+    labels, task = recipe.labels, recipe.task
     pixels = recipe.preprocess.model_dump(exclude_defaults=True, exclude={"width", "height"})
     return {
         "model": recipe.model,
@@ -211,7 +216,11 @@ def summary(loaded: LoadedRecipe) -> dict[str, str]:
         "input": f"{recipe.preprocess.width}x{recipe.preprocess.height}",
         "resize": _inline(pixels),
         "normalisation": f"mean {recipe.normalisation.mean}, std {recipe.normalisation.std}",
-        "labels": f"{len(labels)} ({first_labels(labels)})",
+        **(
+            {"answer": f"{task.picture}{f', {task.scale} times as large' if task.scale > 1 else ''}"}
+            if task.task is Task.IMAGE
+            else {"labels": f"{len(labels)} ({first_labels(labels)})"}
+        ),
         "weights": recipe.weights or "random: the gate refuses them unless it says allow_random_weights",
     }
 

@@ -24,14 +24,18 @@ def print_data(console: Console, report: DataReport) -> None:
     """Prints splits, labels, what was left out, what pictures splits share, and the verdict."""
     read = sum(split.images for split in report.splits)
     speed = f", read in {report.seconds:.1f} s ({report.images_per_s:,.0f} images/s)" if report.images_per_s else ""
-    _say(console, f"data: {report.data} ({report.task.value}, {len(report.labels)} labels, {read:,} images{speed})")
+    is_picture = report.task is Task.IMAGE
+    labels = "" if is_picture else f"{len(report.labels)} labels, "
+    _say(console, f"data: {report.data} ({report.task.value}, {labels}{read:,} images{speed})")
     is_labelled = any(any(split.images_with) for split in report.splits)
     if read and is_labelled:
         console.print(_split_table(report))
-        console.print(_label_table(report))
+        if not is_picture:
+            console.print(_label_table(report))
     elif read:
         counts = (f"{split.name} {split.images:,} of {split.source} ({_sizes(split)})" for split in report.splits)
-        _say(console, f"no label is shown; pictures: {'; '.join(counts)}")
+        lacking = "no picture has a target" if is_picture else "no label is shown"
+        _say(console, f"{lacking}; pictures: {'; '.join(counts)}")
     if report.slices:
         _say(console, f"slices of test: {', '.join(f'{name} {len(rows):,}' for name, rows in report.slices.items())}")
     for text in report.skipped:

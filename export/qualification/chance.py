@@ -34,7 +34,8 @@ def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: Task
     if isinstance(evidence, ClassifyEvidence):
         return _majority(evidence, labels, "finding" if task.task is Task.EMBED else "answering")
     if task.task is Task.IMAGE and (given := unchanged(split, task)) is not None:
-        return Chance(point_value(given), "giving each picture back as it was sent")
+        larger = f"enlarging each picture {task.scale} times with a bicubic filter"
+        return Chance(point_value(given), larger if task.scale > 1 else "giving each picture back as it was sent")
     shuffled = [np.roll(array, 1, axis=0) for array in answers]
     other = point_value(evidence_of(shuffled, split, task, len(labels)))
     constant = Chance(0.0, "no boxes")

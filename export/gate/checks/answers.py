@@ -104,13 +104,14 @@ def _better_than_guessing(judged: Judged) -> GateCheck:
         f"{lowest.name} {lowest.value:.4f}, interval from {lowest.ci_low:.4f}; {reference.guess} reaches "
         f"{reference.chance:.4f}"
     )
+    truth = "targets" if lowest.name in ("ssim", "depth_accuracy") else "labels"
     lacking = f", and an interval from {reference.chance + limit * (1.0 - reference.chance):.4f} is asked for"
     return GateCheck(
         name="better_than_guessing",
         passed=passed,
         value=skill,
         limit=limit,
-        detail=text if passed else f"no better than guessing: {text}{lacking}. Look at labels, weights, preprocessing",
+        detail=text if passed else f"no better than guessing: {text}{lacking}. Look at {truth}, weights, preprocessing",
     )
 
 

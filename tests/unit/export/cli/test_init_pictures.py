@@ -11,7 +11,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from saccade.export.cli.init import NewRecipe, write_recipe
+from saccade.export.cli.init import NewRecipe, summary, write_recipe
 from saccade.export.errors import RecipeError, SourceError
 
 SIDE = 32
@@ -109,6 +109,9 @@ def test_faulty_values_are_named(tmp_path: Path, clean: Path) -> None:
 def test_clean_pictures_alone_are_told_of_noise_and_of_pairs(tmp_path: Path, clean: Path) -> None:
     new = updated(network(tmp_path / "net.onnx"), clean, "data: clean\n")
 
+    assert "answers from the pictures themselves, which were sent with noise of 25 levels: " in new.text
+    assert summary(new.loaded)["answer"] == "rgb"
+    assert "labels" not in summary(new.loaded)
     assert "data: {path: clean, noise: 25}" in new.hint
     assert f"{clean}/input/NAME.png and {clean}/target/NAME.png" in new.hint
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from saccade.export.data.check import check_data
 from saccade.export.data.data_report import DataReport
+from saccade.export.data.data_table import print_data
 from saccade.export.data.datasets import labelled_images
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.data.picture_pairs import PairTruth, target_of
@@ -160,3 +162,16 @@ def test_a_turn_that_sizes_do_not_tell_is_noted(
 
     assert not report.complaints
     assert ("3.jpg is turned by EXIF and its target is not" in " ".join(report.notes)) == is_told
+
+
+def test_check_shows_no_labels_of_pictures(tmp_path: Path) -> None:
+    pairs(tmp_path)
+    written = io.StringIO()
+
+    print_data(
+        Console(file=written, width=100), check_data(recipe_of(tmp_path, Task.IMAGE, ["pictures"]), lambda *_: None)
+    )
+
+    assert "(image, 12 images" in written.getvalue()
+    assert " labels" not in written.getvalue()
+    assert "Labels (" not in written.getvalue()

@@ -44,6 +44,16 @@ def test_a_reference_that_guessing_reaches_denies_in_one_sentence(low: float, ch
     assert "always answering 'cat'" in denial_text("fp32", decision)
 
 
+@pytest.mark.parametrize(("name", "truth"), [("top1", "labels"), ("ssim", "targets"), ("depth_accuracy", "targets")])
+def test_a_network_that_guesses_is_told_where_its_truth_may_be_wrong(name: str, truth: str) -> None:
+    figure = METRIC.model_copy(update={"name": name})
+    low = figure.model_copy(update={"ci_low": 0.2})
+
+    decision = decided(changed(metric=figure, reference=reference(chance=0.2, metric=low)))
+
+    assert f"Look at {truth}, weights, preprocessing" in denial_text("fp32", decision)
+
+
 def test_a_report_without_a_reference_is_denied() -> None:
     assert failed_checks(decided(changed(reference=None))) == ["better_than_guessing"]
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from saccade.export.data.image_split import ImageSplit, prepare_split
 from saccade.export.data.labelled_images import ImageSample
 from saccade.export.data.picture_pairs import made_pair
+from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.evidence import accuracy_of, point_value
 from saccade.export.qualification.picture_figures import PictureEvidence, picture_figure
 from saccade.export.qualification.produced_pictures import picture_evidence
@@ -123,3 +124,29 @@ def test_answers_in_their_place_are_not(scale: int, strength: int) -> None:
 
 def test_a_few_pictures_may_lie_beside_their_targets_by_chance() -> None:
     assert restored((1, 1), count=10) == []
+
+
+def test_similarities_of_a_good_network_have_the_interval_of_a_mean_and_not_of_a_share_of_right_pictures() -> None:
+    scores = np.random.default_rng(0).beta(490, 10, 110)
+    evidence = PictureEvidence(scores, np.full(110, 30.0), "ssim")
+
+    value = accuracy_of(evidence, evidence, 200).value
+
+    assert value.value == pytest.approx(scores.mean())
+    assert 0.975 < value.low < 0.98 < value.high < 0.985
+
+
+@pytest.mark.parametrize(
+    ("scale", "guess"),
+    [(1, "giving each picture back as it was sent"), (2, "enlarging each picture 2 times with a bicubic filter")],
+)
+def test_the_guess_of_a_network_of_pictures_says_what_is_done(scale: int, guess: str) -> None:
+    task = TaskSpec(task=Task.IMAGE, picture="rgb", scale=scale)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE * scale, SIDE * scale, 3), np.uint8)
+    sample = made_pair(png(pixels), task, 25.0 if scale == 1 else 0.0)
+    split = prepare_split("test", [sample], PreprocessSpec(width=SIDE, height=SIDE, fit="tile"))
+    answers = np.zeros((1, SIDE * scale, SIDE * scale, 3), np.float32)
+
+    found = chance_of([answers], picture_evidence(answers, split, task), split, task, ["pictures"])
+
+    assert found.guess == guess
