@@ -98,6 +98,7 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
             yield f"{model}: {denial_text(variant.qualify.variant, variant.gate)}"
     if report is not None and report.unmeasured_labels():
         yield f"{model}: not measured, because no test picture shows them: {report.unmeasured_labels()}"
+    yield from () if report is None else (f"{model}: {text}" for text in _poor_slices(report))
     lost = [each.step for each in results if each.status == "lost"]
     without = f"; could not be made: {', '.join(lost)}" if lost else ""
     if last.step == "publish" and last.status in ("done", "cached"):
@@ -116,6 +117,18 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
         yield f"{model}: nothing is published: step {last.step} failed: {last.detail.get('error', '')}{without}"
     else:
         yield f"{model}: step {last.step} is done{without}"
+
+
+def _poor_slices(report: ExportReport) -> Iterator[str]:
+    """Yields the worst slice of each variant that passed, if it surely lies below the metric of all pictures."""
+    for variant in report.variants:
+        found = variant.qualify
+        worst = min(found.slices, key=lambda each: each.ci_high, default=None)
+        if worst is not None and variant.gate.accepted and worst.ci_high < found.metric.ci_low:
+            yield (
+                f"{found.variant} is worse on {worst.name} ({worst.images} pictures): {found.metric.name} "
+                f"{worst.value:.4f}, of all {found.metric.value:.4f}; `gate: {{min_slice_metric: …}}` is a floor"
+            )
 
 
 def _summary(results: list[StepResult]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checks slices: none may lose much against the eager network, and none may lie below the recipe's floor.
 
-A slice of fewer pictures than the gate asks of a test split is named and not judged: one picture decides its interval.
+A slice of fewer pictures than the gate asks of a test split is named and not judged, since one picture decides its
+interval; but one that is below the floor even with the upper end of its interval fails it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from saccade.export.qualification.qualify_report import SliceFigure
 from saccade.models.contract.manifest import GateCheck
 
 _NAMED = 5  # slices
+_SURELY = 20  # pictures, from which an interval that lies below the floor with all of it is believed
 
 
 def slice_checks(judged: Judged) -> Iterator[GateCheck]:
@@ -23,8 +25,11 @@ def slice_checks(judged: Judged) -> Iterator[GateCheck]:
     large = [each for each in slices if each.images >= least]
     small = _small(slices, least)
     yield _slice_drop(large, thresholds.max_slice_drop, small)
-    if thresholds.min_slice_metric is not None:
-        yield _slice_floor(large, thresholds.min_slice_metric, judged.report.metric.name, small)
+    floor = thresholds.min_slice_metric
+    if floor is not None:
+        below = [each for each in slices if _SURELY <= each.images < least and each.ci_high < floor]
+        unjudged = _small([each for each in slices if each not in below], least)
+        yield _slice_floor([*large, *below], floor, judged.report.metric.name, unjudged)
 
 
 def _slice_drop(slices: Sequence[SliceFigure], limit: float, small: str) -> GateCheck:

@@ -12,6 +12,7 @@ from saccade.export.artifact import StepResult
 from saccade.export.cli.exports import verdict_lines
 from saccade.export.cli.progress import facts_in_words, progress_listener
 from saccade.export.pipeline import RunSettings
+from saccade.export.qualification.qualify_report import SliceFigure
 from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.reports.report_files import markdown
@@ -170,6 +171,25 @@ def test_the_verdict_names_what_could_not_be_made() -> None:
     (line,) = verdict_lines("owls", [lost, StepResult("publish", "done", None, 1.0, PUBLISHED)], None)
 
     assert line.endswith("with fp32; could not be made: precision.int8-cpu; unsigned")
+
+
+@pytest.mark.parametrize(("high", "is_told"), [(0.4, True), (0.95, False)])
+def test_a_slice_that_surely_fares_worse_is_named_with_the_verdict(high: float, is_told: bool) -> None:
+    found = qualified("fp32")
+    south = SliceFigure(
+        name="camera=south", images=80, value=0.3, ci_low=0.2, ci_high=high, reference=0.3, drop=found.drop
+    )
+    passed = VariantReport(qualify=qualified("fp32", slices=(south,)), gate=decision(check("parity")))
+
+    lines = verdict_lines(
+        "owls", [StepResult("publish", "done", None, 1.0, PUBLISHED)], whole_report(variants=(passed,))
+    )
+
+    told = (
+        "owls: fp32 is worse on camera=south (80 pictures): top1 0.3000, of all 0.9000; "
+        "`gate: {min_slice_metric: …}` is a floor"
+    )
+    assert (told in list(lines)) == is_told
 
 
 def test_labels_that_no_test_picture_shows_are_named_with_the_verdict() -> None:

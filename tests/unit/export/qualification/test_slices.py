@@ -85,6 +85,20 @@ def test_a_slice_too_small_to_judge_is_said_and_not_judged() -> None:
     assert failed_checks(none_left) == ["slice_drop"]
 
 
+def test_a_small_slice_fails_a_floor_that_it_surely_lies_below() -> None:
+    rows = {"site=a": np.arange(60), "site=b": np.arange(60, IMAGES)}
+    half = answers(np.arange(IMAGES) < 30)
+    figures = slice_figures(half, half, rows, 200)
+
+    decision = decided(changed(slices=figures), GateThresholds(min_slice_metric=0.8))
+    (check,) = (each for each in decision.checks if each.name == "slice_floor")
+
+    assert failed(figures, min_slice_metric=0.8) == ["slice_floor"]
+    assert "slice 'site=a' (60 images) is 0.5000" in check.detail
+    assert "not judged" not in check.detail
+    assert failed(figures, min_slice_metric=0.55) == []
+
+
 def test_a_floor_for_slices_without_any_slice_is_not_passed() -> None:
     assert failed([], min_slice_metric=0.5) == ["slice_drop", "slice_floor"]
 
