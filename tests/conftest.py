@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 
+import hypothesis
 import pytest
 
+# The same cases in every run: one that another run would find must not decide whether a change is taken.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 # Before anything imports onnxruntime: its telemetry writes a device id below the home directory.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Exports make a signing key below it: the account's own stays untouched, and is trusted by no server of a test.
