@@ -30,6 +30,12 @@ class MeasuredRange:
     why: str
 
 
+def distance(answers: NDArray[Any], read_as: Range, targets: NDArray[np.float32]) -> float:
+    """The mean distance of answers from targets from 0 to 1, if black and white are the ends of a range."""
+    low, high = read_as
+    return float(np.abs(np.clip((answers - low) / (high - low), 0.0, 1.0) - targets).mean())
+
+
 def measured_range(
     path: Path,
     signs: FileSigns,
@@ -52,8 +58,7 @@ def measured_range(
     errors: dict[Range, float] = {}
     for each in USUAL_RANGES:
         raw = answers_to(path, signs, words.model_copy(update={"value_range": each}), pictures)[index]
-        low, high = values or each
-        errors[each] = float(np.abs(np.clip((_planes(raw) - low) / (high - low), 0.0, 1.0) - targets).mean())
+        errors[each] = distance(_planes(raw), values or each, targets)
     best = min(errors, key=lambda each: errors[each])
     figures = ", ".join(f"{_shown(each)} {error:.4f}" for each, error in errors.items())
     why = f"mean distance of {len(pictures)} answers from {how}: {figures}"

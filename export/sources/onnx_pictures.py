@@ -8,6 +8,7 @@ import numpy as np
 
 from saccade.export.convert.tile_margin import UInt8Array, tile_margin
 from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_colours import distance
 from saccade.export.sources.onnx_fits import ensure_outputs_fit
 from saccade.export.sources.onnx_pairs import words_of
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign, answers_to
@@ -120,8 +121,4 @@ def _values(output: OutputSign, pictures: UInt8Array, scale: int) -> tuple[float
     channels, *_ = _sides(output)
     axis = 1 if output.values.ndim == 4 and output.values.shape[1] == channels else 3
     found = output.values.mean(axis) if output.values.ndim == 4 else output.values
-    errors = {
-        (low, high): float(np.abs(np.clip((found - low) / (high - low), 0.0, 1.0) - sent).mean())
-        for low, high in ((0.0, 1.0), (-1.0, 1.0))
-    }
-    return min(errors, key=lambda each: errors[each])
+    return min((0.0, 1.0), (-1.0, 1.0), key=lambda read_as: distance(found, read_as, sent))
