@@ -12,37 +12,15 @@ from saccade.export.graph.graph_rewrites import attribute
 
 _MOST_PREFIX = 8  # tokens before those of the picture: class, distillation, registers
 # Behind a convolution they keep the places of a map.
-KEEP_PLACES = frozenset(
-    (
-        *(
-            "Relu",
-            "Clip",
-            "LeakyRelu",
-            "PRelu",
-            "Elu",
-            "Selu",
-            "Sigmoid",
-            "HardSigmoid",
-            "HardSwish",
-            "Tanh",
-            "Softplus",
-        ),
-        *("Gelu", "Erf", "Mish", "Pow", "Sqrt", "Exp", "Add", "Mul", "Sub", "Div", "Min", "Max", "Concat"),
-        *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "MaxPool"),
-        *(
-            "AveragePool",
-            "Resize",
-            "Upsample",
-            "Pad",
-            "Identity",
-            "Cast",
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "Dropout",
-        ),
-        *("DepthToSpace", "SpaceToDepth", "Slice", "Split"),
-    )
-)
+# fmt: off
+KEEP_PLACES = frozenset({
+    "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus",
+    "Gelu", "Erf", "Mish", "Pow", "Sqrt", "Exp", "Add", "Mul", "Sub", "Div", "Min", "Max", "Concat",
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "MaxPool", "AveragePool",
+    "Resize", "Upsample", "Pad", "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Dropout",
+    "DepthToSpace", "SpaceToDepth", "Slice", "Split",
+})
+# fmt: on
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger"})
 _TO_CHANNELS_LAST, _TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
