@@ -53,7 +53,7 @@ def alone(version_dir: Path, folder: Path) -> Path:
 def choose(repository: Path, cores: int) -> Choice:
     """Chooses as at a first start."""
     shutil.rmtree(repository / ".tuning", ignore_errors=True)
-    settings, start_s = Settings(repository=repository), time.perf_counter()
+    settings, start_s = Settings(repository=repository, allow_unjudged=True), time.perf_counter()
     found = tuned(settings, cores)
     seconds = time.perf_counter() - start_s
     of_choice = (form for form in forms_for(settings, cores) if applied(settings, form) == found)

@@ -16,7 +16,7 @@ from saccade.service.settings import Settings, resolved
 _MOST_WORKERS = 4  # each worker holds every network
 _WORTH_IT = 1.05  # a smaller gain over the usual best is within the error of so short a measurement
 _IN_REACH = 0.85  # of the highest throughput in one round; a form below it is not the best one
-_LATER_MS, _LATER_SHARE = 5.0, 0.1  # a single request may be answered later by the larger, for throughput
+_LATER_MS, _LATER_SHARE = 10.0, 0.1  # a single request may be answered later by the larger, for throughput
 
 
 class ProcessForm(msgspec.Struct, frozen=True):

@@ -76,9 +76,9 @@ def test_form_far_below_the_best_of_a_round_is_out_of_reach() -> None:
 
 
 def test_form_that_keeps_a_lone_request_waiting_is_left_out() -> None:
-    assert is_soon_enough(lone_ms=17.9, first_lone_ms=13.0)
-    assert not is_soon_enough(lone_ms=22.3, first_lone_ms=13.0)
-    assert is_soon_enough(lone_ms=109.0, first_lone_ms=100.0)
+    assert is_soon_enough(lone_ms=22.9, first_lone_ms=13.0)
+    assert not is_soon_enough(lone_ms=23.1, first_lone_ms=13.0)
+    assert is_soon_enough(lone_ms=219.0, first_lone_ms=200.0)
 
 
 def test_choice_becomes_settings_that_the_rest_is_resolved_from() -> None:
