@@ -35,7 +35,8 @@ A request's life
    formats that a setting allows.
 4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`, `ipc/frames.py`).
 5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
-   `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.
+   `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch;
+   beside other models, `worker/scheduling/run_length.py` keeps the run short.
 6. `worker/device_loop.py` gathers the batch and runs it with a backend; answers are written into the slots. Where the
    GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here;
    `api/decoding_share.py` decides which of them.

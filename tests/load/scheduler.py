@@ -6,6 +6,8 @@ First table: microseconds per request for being queued, decided on and taken out
 depths; and the same for a queue that sorts all that waits at every decision, as this one did before. Second table:
 simulated time, two models on one device, one of them sent ten times what it can have. Third table: simulated time,
 answers per second and p99 without padding and with it, by device and by what is sent; and the worst of each device.
+Fourth table: simulated time, tiles of 120 ms and a request of 2 ms each second, which allows 250 ms, on one device;
+with full runs and with short ones the share of small requests that is answered, tiles per second and their p99.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from dataclasses import dataclass
 from saccade.service.worker.scheduling.batching import BatchLimits, next_batch
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 from saccade.service.worker.scheduling.queue import RequestQueue
+from tests.support import sharing_patterns
 from tests.support.padding_patterns import BURST_PATTERNS, DEVICES, PATTERNS, compare
+from tests.support.simulated_batches import Device
 from tests.support.simulated_device import Flood, SimulatedDevice, percentile
 
 DEPTHS = (10, 100, 1_000, 10_000)
@@ -103,6 +107,9 @@ def main() -> None:
     print("\npadding (simulated): answers/s without and with, and their p99 in milliseconds")
     for device in DEVICES:
         print_padding(device)
+    print("\nshort runs beside another model (simulated): its answers, tiles/s and their p99 in seconds")
+    for name, shared in {**sharing_patterns.DEVICES, "uncertain": sharing_patterns.UNCERTAIN}.items():
+        print_sharing(name, shared)
 
 
 def print_padding(name: str) -> None:
@@ -116,6 +123,22 @@ def print_padding(name: str) -> None:
             )
     slowest = min(found.throughput for found in compared.values())
     print(f"  {name:20} worst: {slowest:.3f}x answers, {max(found.p99 for found in compared.values()):.3f}x p99")
+
+
+def print_sharing(name: str, device: Device) -> None:
+    """Every pattern that short runs change, and the worst that they do to any."""
+    rates, p99s = [1.0], [1.0]
+    for pattern, make in sharing_patterns.PATTERNS.items():
+        before, after = sharing_patterns.compare_shared(device, make, 3)
+        rates.append(after.heavy_per_s / before.heavy_per_s)
+        p99s.append(after.heavy_p99_s / before.heavy_p99_s)
+        if before != after:
+            print(
+                f"  {name:34} {pattern:16} {before.light_answered:6.1%} {after.light_answered:6.1%}"
+                f" {before.heavy_per_s:8.2f} {after.heavy_per_s:8.2f} {rates[-1]:6.3f}x"
+                f" {before.heavy_p99_s:6.2f} {after.heavy_p99_s:6.2f} {p99s[-1]:6.3f}x"
+            )
+    print(f"  {name:34} worst: {min(rates):.3f}x tiles, {max(p99s):.3f}x p99")
 
 
 if __name__ == "__main__":

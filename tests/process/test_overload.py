@@ -34,6 +34,7 @@ from tests.support.server import Server, running_server, wait_until
 from tests.support.versions import publish_fake
 
 SLOW_COST = b"a batch takes 40 ms, an image takes 20 ms"  # 40 images/s in batches of eight: of no core's making
+TILE_MS, TILES, SMALL_MS = 200, 16, 700  # at once four tiles would take longer than small requests may
 IMAGE_MS = 150  # of the model "slow"
 SHORT_MS = 100  # a deadline that no request behind others can make
 SLOTS = 8
@@ -256,3 +257,20 @@ def test_flood_at_one_model_leaves_the_other_its_share(tmp_path: Path) -> None:
     assert beside.latency.p50_ms < alone.latency.p50_ms + 500, (alone.latency, beside.latency)
     assert flooded.ok > 50
     assert flooded.refused_rate > 0.2
+
+
+def test_small_requests_are_answered_between_the_tiles_of_a_large_picture(tmp_path: Path) -> None:
+    """Runs of four tiles would let four or five small requests through, one after another."""
+    publish_fake(tmp_path / "repository", "tiles", 1, content=b"an image takes %d ms" % TILE_MS)
+    publish_fake(tmp_path / "repository", "small", 1, content=b"an image takes 2 ms")
+    allowed = {"deadline_ms": str(SMALL_MS)}
+    answered = 0
+    with running_server(tmp_path / "repository", tmp_path, max_batch_size=4) as server, Background() as background:
+        picture = image_files(*[red_png(1)] * TILES)
+        sent = background.start(lambda: server.client.post("/v1/models/tiles/predict?deadline_ms=60000", files=picture))
+        while not sent.done():
+            answered += server.predict("small", red_png(1), params=allowed).status_code == 200
+
+    assert sent.result().status_code == 200
+    assert all("error" not in prediction for prediction in sent.result().json()["predictions"])
+    assert answered >= TILES // 2 + 2

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
+from saccade.service.api.admission_rules import Urgency, WaitBounds, excess_s
+from saccade.service.api.instance_estimates import InstanceEstimates
+from saccade.service.ipc.messages import DONE_EXPIRED, DONE_OK, Done
 from saccade.service.worker.in_flight import InFlight, StartedRun
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
@@ -46,6 +50,8 @@ class Load:
     think_s: tuple[float, float] = (0.0, 0.0)  # least and most between an answer and the next request
     answers: int = 2000  # the clients stop after so many
     objective_s: float = 10.0
+    run_s: Mapping[int, float] | None = None  # by allowed size; None: as the device says
+    has_door: bool = False  # requests come through an HTTP process, which refuses by the waits that it was told
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ class Served:
 
     waits_s: list[float] = field(default_factory=list)
     ends_s: float = 0.0
-    refused: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by who refused: "door", "line" or "device"
     rows: int = 0  # that ran, padding included
     device_s: float = 0.0
 
@@ -76,6 +82,17 @@ def without_padding() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def with_full_runs() -> Iterator[None]:
+    """The scheduler as it would be if no run were cut for the sake of other models."""
+    with ExitStack() as stack:
+        for module in ("batching", "queue"):
+            stack.enter_context(
+                patch(f"saccade.service.worker.scheduling.{module}.run_rows", lambda latency, rows, sizes: rows)
+            )
+        yield
+
+
 def serve(device: Device, loads: Sequence[Load], seed: int = 0) -> list[Served]:
     """Runs until every request has its outcome; one result per load."""
     return _Simulation(device, loads, seed).run()
@@ -91,19 +108,24 @@ class _Simulation:
         self._coming: list[tuple[float, int, int]] = []  # (when, number, load)
         self._in_flight: InFlight[tuple[int, Sequence[Request], int, float]] = InFlight()
         self._queue: RequestQueue[Request] = RequestQueue()
-        sizes = tuple(device.run_s)
+        self._estimates = InstanceEstimates()  # of the HTTP process
+        self._answers: list[tuple[int, int, float, int]] = []  # of this moment: (load, status, seconds, batch size)
         for number, (load, model) in enumerate(zip(loads, self._models, strict=True)):
+            sizes = tuple(self._table(number))
             for size in sizes * WARM_UP_RUNS:
-                model.observe(size, self._run_s(size))
+                model.observe(size, self._run_s(number, size))
             self._queue.add_lane(number, BatchLimits(sizes, device.max_queue_delay_s), model, str(number))
             for at_s in load.arrivals_s:
                 self._expect(number, at_s)
             for _ in range(load.clients):
-                self._expect(number, self._think.uniform(0.0, max(device.run_s[1], load.think_s[1])))
+                self._expect(number, self._think.uniform(0.0, max(self._table(number)[1], load.think_s[1])))
 
-    def _run_s(self, rows: int) -> float:
+    def _table(self, number: int) -> Mapping[int, float]:
+        return self._loads[number].run_s or self._device.run_s
+
+    def _run_s(self, number: int, rows: int) -> float:
         noise = self._device.noise
-        return self._device.run_s[rows] * (1.0 + self._noise.uniform(-noise, noise) if noise else 1.0)
+        return self._table(number)[rows] * (1.0 + self._noise.uniform(-noise, noise) if noise else 1.0)
 
     def _expect(self, number: int, at_s: float) -> None:
         heapq.heappush(self._coming, (at_s, len(self._coming) + sum(self._sent), number))
@@ -114,21 +136,22 @@ class _Simulation:
             while len(self._in_flight) and ends_s[-len(self._in_flight)] <= now_s:
                 self._land(now_s)
             while self._coming and self._coming[0][0] <= now_s:
-                self._send(heapq.heappop(self._coming))
+                self._send(heapq.heappop(self._coming), ends_s[-1] if len(self._in_flight) else 0.0)
             look_again_s = None
             if len(self._in_flight) < self._device.depth:
                 outlook = self._in_flight.outlook(now_s)
                 decision = self._queue.take(now_s, outlook.ahead if outlook else None)
                 for request in decision.expired:
-                    self._refuse(request, now_s)
+                    self._refuse(request, now_s, "device")
                 if decision.batch:
                     number, rows = decision.batch[0].instance_id, decision.rows
-                    run_s = self._run_s(rows)
+                    run_s = self._run_s(number, rows)
                     expected_s = self._models[number].batch_s(rows)
                     self._in_flight.add(StartedRun((number, decision.batch, rows, run_s), 0, now_s, expected_s))
                     ends_s = [*ends_s[-self._device.depth :], max(now_s, ends_s[-1]) + run_s]
                     continue
                 look_again_s = decision.look_again_s
+            self._tell(now_s)
             events = [look_again_s] if look_again_s is not None else []
             events += [self._coming[0][0]] if self._coming else []
             events += [ends_s[-len(self._in_flight)]] if len(self._in_flight) else []
@@ -136,10 +159,36 @@ class _Simulation:
                 return self._served
             now_s = max(now_s, min(events))
 
-    def _send(self, coming: tuple[float, int, int]) -> None:
+    def _send(self, coming: tuple[float, int, int], free_s: float) -> None:
+        """The HTTP process and then the worker refuse what would be late; the device is free at `free_s`."""
         at_s, _, number = coming
+        load = self._loads[number]
         self._sent[number] += 1
-        self._queue.push(Request(number, at_s + self._loads[number].objective_s, at_s))
+        request = Request(number, at_s + load.objective_s, at_s)
+        if load.has_door:
+            # Of all errors that admission may learn of, it is given the largest that it can keep.
+            urgency = Urgency(allowed_s=load.objective_s, delay_s=load.objective_s)
+            if excess_s(urgency, self._estimates.wait(number, 0, at_s), WaitBounds()) > 0:
+                self._refuse(request, at_s, "door")
+                return
+        self._estimates.sent(number)
+        if free_s and self._queue.is_hopeless(request, max(at_s, free_s)):
+            self._answers.append((number, DONE_EXPIRED, 0.0, 0))
+            self._refuse(request, at_s, "line")
+        else:
+            self._queue.push(request)
+
+    def _tell(self, now_s: float) -> None:
+        """The HTTP process gets the answers of this moment, once the device has its next run."""
+        if not self._answers:
+            return
+        outlook = self._in_flight.outlook(now_s)
+        backlogs = dict(self._queue.backlogs(outlook.ahead.ends_s - now_s if outlook else 0.0))
+        for number, status, run_s, batch_size in self._answers:
+            wait = backlogs[number]
+            done = Done(1, status, 0.0, run_s, batch_size, wait_s=wait.wait_s, image_s=wait.image_s)
+            self._estimates.answered(number, done, now_s)
+        self._answers = []
 
     def _land(self, now_s: float) -> None:
         number, batch, rows, run_s = self._in_flight.take_oldest().what
@@ -150,10 +199,13 @@ class _Simulation:
         served.ends_s = now_s
         for request in batch:
             served.waits_s.append(now_s - request.submitted_s)
+            self._answers.append((number, DONE_OK, run_s, len(batch)))
             self._send_again(number, now_s)
 
-    def _refuse(self, request: Request, now_s: float) -> None:
-        self._served[request.instance_id].refused += 1
+    def _refuse(self, request: Request, now_s: float, by: str) -> None:
+        if by == "device":
+            self._answers.append((request.instance_id, DONE_EXPIRED, 0.0, 0))
+        self._served[request.instance_id].refused[by] += 1
         self._send_again(request.instance_id, now_s)
 
     def _send_again(self, number: int, now_s: float) -> None:

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from saccade.service.worker.scheduling.draining import filled_s, padded_size
 from saccade.service.worker.scheduling.latency_model import LatencyTable
+from saccade.service.worker.scheduling.run_length import RunTimes, run_rows
 
 
 class HasDeadline(Protocol):
@@ -55,9 +56,11 @@ def next_batch(
     waiting: Sequence[RequestT],
     now_s: float,
     limits: BatchLimits,
-    latency: LatencyTable,
+    latency: RunTimes,
     ahead: WorkAhead | None = None,
     gap_s: float | None = None,
+    *,
+    shares_device: bool = False,
 ) -> Decision[RequestT]:
     """Returns the batch to run now that the device is free, or next where it has work `ahead`.
 
@@ -65,7 +68,8 @@ def next_batch(
     fill and that still meets every deadline in it. Where the latency table shows a gain and all deadlines are met, it
     is a larger size that takes all of them and padding. A request that even a batch of one would answer late is
     expired. Of a long queue, the requests at its front are enough. `gap_s` is the expected time between two requests;
-    while it is None, the full queue delay is used.
+    while it is None, the full queue delay is used. With `shares_device`, other models wait for the end of the run, so a
+    long one is cut where that costs no speed.
     """
     begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
     latest_start = begins_s + latency.batch_s(1)
@@ -79,7 +83,11 @@ def next_batch(
             until_s = max(until_s, ahead.form_from_s)
         if now_s < until_s:
             return Decision((), expired, until_s)
-    rows = _padded_in_time(live, begins_s, limits, latency) or _largest_in_time(live, begins_s, limits, latency)
+    rows = _padded_in_time(live, begins_s, limits, latency)
+    if rows is None:
+        rows = _largest_in_time(live, begins_s, limits, latency)
+        if shares_device:
+            rows = run_rows(latency, rows, limits.allowed_sizes)
     return Decision(tuple(live[:rows]), expired, None, rows)
 
 

@@ -46,7 +46,8 @@ class Claim:
     weight: float
     rank_s: float  # rank of its first request
     deadline_s: float  # deadline of its first request
-    batch_s: float  # expected seconds of the batch that it would run
+    batch_s: float  # expected seconds of the largest batch that they fill
+    run_s: float  # expected seconds of the run that they would have, which may be shorter
     single_s: float  # expected seconds of a batch of one
 
 
@@ -67,12 +68,12 @@ def order_of(claims: Sequence[Claim], begins_s: float) -> list[int]:
 
 def _urgent(claims: Sequence[Claim], order: Sequence[int], begins_s: float) -> int | None:
     first = claims[order[0]]
-    behind_first_s = begins_s + first.batch_s
+    behind_first_s = begins_s + first.run_s
     for index in order[1:]:
         claim = claims[index]
         within_share = claim.tag_s <= first.tag_s + first.batch_s / first.weight
         saved = claim.deadline_s < behind_first_s + claim.single_s and begins_s + claim.single_s <= claim.deadline_s
-        can_wait = begins_s + claim.batch_s + first.single_s <= first.deadline_s
+        can_wait = begins_s + claim.run_s + first.single_s <= first.deadline_s
         if within_share and saved and can_wait:
             return index
     return None

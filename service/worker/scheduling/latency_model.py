@@ -7,6 +7,7 @@ its runs, one after the other.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
 from statistics import median
@@ -28,6 +29,8 @@ class LatencyModel:
         self._runs: dict[int, deque[float]] = {}
         self._median: dict[int, float] = {}
         self._seen_at: dict[int, int] = {}  # number of the latest run of each size
+        self._ended_s: dict[int, float] = {}  # seconds of all runs until the latest of each size had ended
+        self._total_s = 0.0
         self.run_count = 0
         self._sizes: list[int] = []
         self._expected: dict[int, float] = {}  # results of `batch_s` by measured size
@@ -38,6 +41,8 @@ class LatencyModel:
         self.run_count += 1
         self._median[batch_size] = median(runs)
         self._seen_at[batch_size] = self.run_count
+        self._total_s += seconds
+        self._ended_s[batch_size] = self._total_s
         if len(self._sizes) != len(self._runs):
             self._sizes = sorted(self._runs)
         self._renew()
@@ -51,6 +56,21 @@ class LatencyModel:
             return 0.0
         index = min(bisect_left(self._sizes, batch_size), len(self._sizes) - 1)
         return self._expected[self._sizes[index]]
+
+    def quartiles_s(self, batch_size: int) -> tuple[float, float]:
+        """Returns the seconds that a quarter of the latest runs stayed below, and that a quarter exceeded.
+
+        Of three runs it is the fastest and the middle one, because the first run of a warm-up allocates memory. A size
+        without runs is not known to be fast: its figures are 0 and infinite.
+        """
+        runs = sorted(self._runs.get(batch_size, ()))
+        if not runs:
+            return 0.0, math.inf
+        return runs[(len(runs) - 1) // 4], runs[-1 - (len(runs) + 1) // 4]
+
+    def since_s(self, batch_size: int) -> float:
+        """Returns the seconds that other sizes have run since this one ran last."""
+        return self._total_s - self._ended_s.get(batch_size, 0.0)
 
     def _renew(self) -> None:
         expected: dict[int, float] = {}

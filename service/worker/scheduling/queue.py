@@ -17,6 +17,7 @@ from saccade.service.worker.scheduling.batching import BatchLimits, Decision, Ha
 from saccade.service.worker.scheduling.draining import drain_s, padded_size, reach_s
 from saccade.service.worker.scheduling.fair_share import Claim, Share, VirtualClock, order_of
 from saccade.service.worker.scheduling.latency_model import LatencyModel
+from saccade.service.worker.scheduling.run_length import run_rows
 
 _CHECKED_BATCHES = 2  # for each batch that leaves, the waiting requests of so many batches are checked for lateness
 
@@ -63,13 +64,15 @@ class Lane(Generic[WaitingT]):
     def claim(self) -> Claim:
         first = self.entries[0][2]
         sizes, count = self.limits.allowed_sizes, len(self.entries)
-        size = padded_size(self.latency, count, sizes) or max(size for size in sizes if size <= count)
+        padded = padded_size(self.latency, count, sizes)
+        size = padded or max(size for size in sizes if size <= count)
         return Claim(
             self.share.tag_s,
             self.share.weight,
             first.rank_s,
             first.deadline_s,
             self.latency.batch_s(size),
+            self.latency.batch_s(padded or run_rows(self.latency, size, sizes)),
             self.latency.batch_s(1),
         )
 
@@ -212,10 +215,12 @@ class RequestQueue(Generic[WaitingT]):
     def _take_from(self, lane: Lane[WaitingT], now_s: float, ahead: WorkAhead | None) -> Decision[WaitingT]:
         """Decides on the first requests of a lane, and on later ones while all before them are expired."""
         expired: list[WaitingT] = []
+        shares_device = any(other.share is not lane.share for other in self._lanes.values())
         while True:
             front = [request for _, _, request in lane.entries[: 2 * lane.largest]]
             has_more = len(lane.entries) > len(front)
-            decision = next_batch(front, now_s, lane.limits, lane.latency, ahead, lane.arrivals.gap_s(now_s))
+            gap_s = lane.arrivals.gap_s(now_s)
+            decision = next_batch(front, now_s, lane.limits, lane.latency, ahead, gap_s, shares_device=shares_device)
             expired.extend(decision.expired)
             self._drop(lane, (*decision.batch, *decision.expired))
             is_short = len(front) - len(decision.expired) < lane.largest

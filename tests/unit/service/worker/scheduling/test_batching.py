@@ -34,6 +34,12 @@ class Table:
     def batch_s(self, batch_size: int) -> float:
         return self.fixed_s + self.each_s * batch_size
 
+    def quartiles_s(self, batch_size: int) -> tuple[float, float]:
+        return self.batch_s(batch_size), self.batch_s(batch_size)
+
+    def since_s(self, batch_size: int) -> float:
+        return 0.0
+
 
 def seconds(low: float, high: float) -> st.SearchStrategy[float]:
     # The first ONNX Runtime session of a process flushes denormals in its thread; Hypothesis refuses to draw them then.
@@ -48,6 +54,15 @@ def test_nothing_waiting_gives_an_empty_decision() -> None:
     decision = next_batch([], 0.0, NO_DELAY, Table())
 
     assert (decision.batch, decision.expired, decision.look_again_s, decision.rows) == ((), (), None, 0)
+
+
+def test_long_run_is_cut_only_beside_other_models() -> None:
+    tiles, slow = requests(9), Table(fixed_s=0.0, each_s=0.06)
+
+    assert len(next_batch(tiles, 0.0, NO_DELAY, slow).batch) == 8
+    beside = next_batch(tiles, 0.0, NO_DELAY, slow, shares_device=True)
+    assert (beside.batch, beside.rows) == ((tiles[0],), 1)
+    assert len(next_batch(tiles, 0.0, NO_DELAY, Table(fixed_s=0.2, each_s=0.06), shares_device=True).batch) == 8
 
 
 def test_earliest_deadline_goes_first_whatever_the_arrival_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 from saccade.service.worker.scheduling.fair_share import BURST_BATCHES, Claim, Share, VirtualClock, order_of
 from tests.support.simulated_device import Flood, Ran, SimulatedDevice, percentile
 
-CLAIM = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=0.01, single_s=0.004)
+CLAIM = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=0.01, run_s=0.01, single_s=0.004)
 
 
 def test_smallest_tag_goes_first() -> None:
@@ -57,7 +57,7 @@ def test_share_of_a_heavier_first_model_ends_later_in_device_time() -> None:
 
 
 # Times that are exact in binary: the first batch takes 1 s, one image 0.25 s
-EXACT = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=1.0, single_s=0.25)
+EXACT = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=1.0, run_s=1.0, single_s=0.25)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,21 @@ def test_urgency_at_its_bounds(first_deadline_s: float, deadline_s: float, tag_s
     first, other = replace(EXACT, deadline_s=first_deadline_s), replace(EXACT, deadline_s=deadline_s, tag_s=tag_s)
 
     assert order_of([first, other], 0.0) == order
+
+
+def test_share_counts_full_batches_and_lateness_counts_runs() -> None:
+    # given a first model whose batch of 1 s runs in parts of 0.25 s
+    first = replace(EXACT, run_s=0.25)
+
+    assert order_of([first, replace(EXACT, tag_s=1.0, deadline_s=0.375)], 0.0) == [1, 0], "late behind a part"
+    assert order_of([first, replace(EXACT, tag_s=1.0, deadline_s=0.625)], 0.0) == [0, 1], "late behind a batch alone"
+    assert order_of([first, replace(EXACT, tag_s=1.125, deadline_s=0.375)], 0.0) == [0, 1], "beyond its share"
+
+
+def test_urgent_model_delays_the_first_by_its_run_and_not_by_its_batch() -> None:
+    first = replace(EXACT, deadline_s=0.75)
+
+    assert order_of([first, replace(EXACT, tag_s=0.5, deadline_s=0.5, run_s=0.5)], 0.0) == [1, 0]
 
 
 def test_heavier_model_pays_less_for_the_same_time() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from saccade.service.worker.scheduling.latency_model import LatencyModel
@@ -76,3 +78,21 @@ def test_old_figure_is_not_faster_than_a_smaller_batch_now() -> None:
         model.observe(4, 0.050)
 
     assert model.batch_s(8) == 0.050
+
+
+def test_quartiles_are_what_most_runs_are_between() -> None:
+    model = LatencyModel()
+    for number in range(15):
+        model.observe(4, float(number))
+
+    assert model.quartiles_s(4) == (3.0, 10.0)
+    assert LatencyModel().quartiles_s(4) == (0.0, math.inf)
+
+
+def test_time_since_a_size_ran_is_what_others_have_run() -> None:
+    model = LatencyModel()
+    assert model.since_s(1) == 0.0
+    for size, seconds in ((1, 0.5), (4, 2.0), (8, 4.0)):
+        model.observe(size, seconds)
+
+    assert [model.since_s(size) for size in (1, 2, 4, 8)] == [6.0, 6.5, 4.0, 0.0]

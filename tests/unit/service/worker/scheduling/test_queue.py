@@ -81,6 +81,43 @@ def test_instance_that_waits_for_a_fuller_batch_lets_others_go_first() -> None:
     assert queue.take(0.0).look_again_s == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("other", "rows"), [("tiles", 4), ("small", 1)])
+def test_run_is_cut_where_another_model_is_on_the_device(other: str, rows: int) -> None:
+    # given tiles of 200 ms, and another version of theirs or another model, for which nothing waits
+    queue: RequestQueue[Request] = RequestQueue()
+    queue.add_lane(1, FULL, latency_of({1: 0.2, 2: 0.4, 4: 0.8}), "tiles")
+    queue.add_lane(2, FULL, latency_of({1: 0.01}), other)
+    for _ in range(4):
+        queue.push(Request(1, 50.0))
+
+    assert (len(queue.take(0.0).batch), len(queue)) == (rows, 4 - rows)
+
+
+def test_padded_run_is_not_cut() -> None:
+    queue: RequestQueue[Request] = RequestQueue()
+    queue.add_lane(1, FULL, latency_of({1: 0.2, 2: 0.4, 4: 0.25}))
+    queue.add_lane(2, FULL, latency_of({1: 0.01}))
+    for _ in range(3):
+        queue.push(Request(1, 50.0))
+
+    decision = queue.take(0.0)
+
+    assert (len(decision.batch), decision.rows) == (3, 4)
+
+
+def test_newcomer_is_told_a_wait_as_short_as_the_cut_run() -> None:
+    # given one of four tiles that runs, after which another model's request could begin
+    queue: RequestQueue[Request] = RequestQueue()
+    queue.add_lane(1, FULL, latency_of({1: 0.2, 2: 0.4, 4: 0.8}))
+    queue.add_lane(2, FULL, latency_of({1: 0.01}))
+    for _ in range(4):
+        queue.push(Request(1, 50.0))
+    rows = queue.take(0.0).rows
+
+    assert dict(queue.backlogs(busy_s=0.2 * rows))[2].wait_s == pytest.approx(0.2)
+    assert not queue.is_hopeless(Request(2, 0.23), begins_s=0.2 * rows)
+
+
 def test_look_again_is_the_earliest_of_all_instances() -> None:
     queue: RequestQueue[Request] = RequestQueue()
     queue.add_lane(1, BatchLimits((1, 4), 0.5), latency_of({1: 0.01}))
