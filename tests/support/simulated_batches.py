@@ -34,6 +34,7 @@ class Device:
     noise: float = 0.0  # a run takes up to this share more or less, evenly spread
     depth: int = 1  # batches in flight
     max_queue_delay_s: float = 0.0
+    earlier_runs: int = WARM_UP_RUNS  # of each size
 
     @property
     def images_per_s(self) -> float:
@@ -112,7 +113,7 @@ class _Simulation:
         self._answers: list[tuple[int, int, float, int]] = []  # of this moment: (load, status, seconds, batch size)
         for number, (load, model) in enumerate(zip(loads, self._models, strict=True)):
             sizes = tuple(self._table(number))
-            for size in sizes * WARM_UP_RUNS:
+            for size in sizes * device.earlier_runs:
                 model.observe(size, self._run_s(number, size))
             self._queue.add_lane(number, BatchLimits(sizes, device.max_queue_delay_s), model, str(number))
             for at_s in load.arrivals_s:

@@ -57,8 +57,8 @@ class LatencyModel:
         index = min(bisect_left(self._sizes, batch_size), len(self._sizes) - 1)
         return self._expected[self._sizes[index]]
 
-    def quartiles_s(self, batch_size: int) -> tuple[float, float]:
-        """Returns the seconds that a quarter of the latest runs stayed below, and that a quarter exceeded.
+    def usual_range_s(self, batch_size: int) -> tuple[float, float]:
+        """Returns the seconds between which the latest runs were, but for the fastest tenth and the slowest fifth.
 
         Of three runs it is the fastest and the middle one, because the first run of a warm-up allocates memory. A size
         without runs is not known to be fast: its figures are 0 and infinite.
@@ -66,7 +66,7 @@ class LatencyModel:
         runs = sorted(self._runs.get(batch_size, ()))
         if not runs:
             return 0.0, math.inf
-        return runs[(len(runs) - 1) // 4], runs[-1 - (len(runs) + 1) // 4]
+        return runs[(len(runs) - 1) // 10], runs[-1 - round(len(runs) / 5)]
 
     def since_s(self, batch_size: int) -> float:
         """Returns the seconds that other sizes have run since this one ran last."""

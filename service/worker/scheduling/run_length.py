@@ -21,7 +21,7 @@ _TRIAL_PAUSE = 400  # in full runs: trials of full runs take a quarter of a perc
 class RunTimes(LatencyTable, Protocol):
     """What the decision reads of a `LatencyModel`."""
 
-    def quartiles_s(self, batch_size: int) -> tuple[float, float]: ...
+    def usual_range_s(self, batch_size: int) -> tuple[float, float]: ...
     def since_s(self, batch_size: int) -> float: ...
 
 
@@ -39,6 +39,7 @@ def run_rows(latency: RunTimes, rows: int, allowed_sizes: Sequence[int]) -> int:
     for size in (rows, short):
         if latency.since_s(size) > _TRIAL_PAUSE * latency.batch_s(rows):
             return size
-    # Runs vary, so three quarters of the full ones must be faster than three quarters of the short ones.
-    is_faster = latency.quartiles_s(rows)[1] / rows < _KEPT_SPEED * latency.quartiles_s(short)[0] / short
+    # Runs vary, so four fifths of the full ones must be faster than nearly all of the short ones. Where it is not that
+    # sure, sizes would change all the time, and requests would wait for runs of both kinds.
+    is_faster = latency.usual_range_s(rows)[1] / rows < _KEPT_SPEED * latency.usual_range_s(short)[0] / short
     return rows if is_faster else short

@@ -34,7 +34,7 @@ class Table:
     def batch_s(self, batch_size: int) -> float:
         return self.fixed_s + self.each_s * batch_size
 
-    def quartiles_s(self, batch_size: int) -> tuple[float, float]:
+    def usual_range_s(self, batch_size: int) -> tuple[float, float]:
         return self.batch_s(batch_size), self.batch_s(batch_size)
 
     def since_s(self, batch_size: int) -> float:

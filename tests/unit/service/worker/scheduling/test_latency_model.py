@@ -80,13 +80,13 @@ def test_old_figure_is_not_faster_than_a_smaller_batch_now() -> None:
     assert model.batch_s(8) == 0.050
 
 
-def test_quartiles_are_what_most_runs_are_between() -> None:
+def test_usual_range_leaves_out_the_fastest_tenth_and_the_slowest_fifth() -> None:
     model = LatencyModel()
     for number in range(15):
         model.observe(4, float(number))
 
-    assert model.quartiles_s(4) == (3.0, 10.0)
-    assert LatencyModel().quartiles_s(4) == (0.0, math.inf)
+    assert model.usual_range_s(4) == (1.0, 11.0)
+    assert LatencyModel().usual_range_s(4) == (0.0, math.inf)
 
 
 def test_time_since_a_size_ran_is_what_others_have_run() -> None:
