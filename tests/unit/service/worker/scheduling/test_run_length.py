@@ -13,6 +13,13 @@ from tests.support.simulated_batches import Load, bursts, poisson, serve, with_f
 from tests.support.simulated_device import percentile
 
 LOSS = 0.02  # of throughput, and of p99
+LIGHT_ANSWERED = {  # share of the small requests
+    "rows of one length": 0.99,
+    "rows of one length, noisy": 0.99,
+    "rows of one length, two in flight": 0.93,  # two rows may be ahead, 240 ms of the 250 that it allows
+    "1.5 % of a row per run": 0.99,
+    "slower in batches": 0.99,
+}
 
 
 def model_of(run_s: Mapping[int, float], runs: int = 15) -> LatencyModel:
@@ -103,12 +110,12 @@ def test_short_runs_are_tried_now_and_then_and_win_once_they_are_as_fast() -> No
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_no_pattern_costs_the_model_of_long_runs_more_than_it_may(device: str, pattern: str) -> None:
+def test_small_requests_are_answered_beside_long_runs_and_these_lose_nothing(device: str, pattern: str) -> None:
     before, after = compare_shared(DEVICES[device], PATTERNS[pattern], seeds=2)
 
     assert after.heavy_per_s >= (1 - LOSS) * before.heavy_per_s
     assert after.heavy_p99_s <= (1 + LOSS) * before.heavy_p99_s
-    assert after.light_answered >= before.light_answered - 0.01
+    assert after.light_answered >= LIGHT_ANSWERED.get(device, before.light_answered - 0.01)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -117,16 +124,6 @@ def test_uncertain_gains_cost_no_more_than_they_are(pattern: str) -> None:
 
     assert after.heavy_per_s >= 0.95 * before.heavy_per_s
     assert after.light_answered >= before.light_answered
-
-
-@pytest.mark.parametrize(
-    "device", ["rows of one length", "rows of one length, two in flight", "1.5 % of a row per run", "slower in batches"]
-)
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_small_requests_beside_tiles_are_answered(device: str, pattern: str) -> None:
-    _, after = compare_shared(DEVICES[device], PATTERNS[pattern], seeds=2)
-
-    assert after.light_answered >= (0.93 if DEVICES[device].depth == 2 else 0.99)
 
 
 def test_refusals_were_the_full_runs_doing_and_not_of_the_order_or_of_wrong_estimates() -> None:
