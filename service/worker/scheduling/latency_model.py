@@ -68,6 +68,10 @@ class LatencyModel:
             return 0.0, math.inf
         return runs[(len(runs) - 1) // 10], runs[-1 - round(len(runs) / 5)]
 
+    def is_known(self, batch_size: int) -> bool:
+        """Returns whether a size has run as often as its figures count; a warm-up alone may have met a slow moment."""
+        return len(self._runs.get(batch_size, ())) == _WINDOW
+
     def since_s(self, batch_size: int) -> float:
         """Returns the seconds that other sizes have run since this one ran last."""
         return self._total_s - self._ended_s.get(batch_size, 0.0)

@@ -15,13 +15,14 @@ from saccade.service.worker.scheduling.latency_model import LatencyTable
 # run of this length leaves a third of it for others that wait already. Shorter runs are never cut.
 SHORT_RUN_S = 0.1
 _KEPT_SPEED = 0.985  # least share of the images per second of larger runs; trials and the others' runs come on top
-_TRIAL_PAUSE = 400  # in full runs: trials of full runs take a quarter of a percent of the device's time
+_TRIAL_PAUSE = 200  # in full runs: trials of full runs take half a percent of the device's time
 
 
 class RunTimes(LatencyTable, Protocol):
     """What the decision reads of a `LatencyModel`."""
 
     def usual_range_s(self, batch_size: int) -> tuple[float, float]: ...
+    def is_known(self, batch_size: int) -> bool: ...
     def since_s(self, batch_size: int) -> float: ...
 
 
@@ -29,16 +30,18 @@ def run_rows(latency: RunTimes, rows: int, allowed_sizes: Sequence[int]) -> int:
     """Returns the allowed size of the next run where waiting requests fill `rows`, an allowed size, or more.
 
     It is the largest size whose run is short, or else the smallest, unless `rows` at once are surely faster per row.
-    Both run now and then, so that what is known of them stays true.
+    Both run now and then, so that what is known of them stays true, and after a start the short one runs first.
     """
     if latency.batch_s(rows) <= SHORT_RUN_S:
         return rows
     short = max((size for size in allowed_sizes if latency.batch_s(size) <= SHORT_RUN_S), default=allowed_sizes[0])
     if short >= rows:
         return rows
-    for size in (rows, short):
-        if latency.since_s(size) > _TRIAL_PAUSE * latency.batch_s(rows):
-            return size
+    pause_s = _TRIAL_PAUSE * latency.batch_s(rows)
+    if latency.since_s(rows) > pause_s:
+        return rows
+    if latency.since_s(short) > pause_s or not latency.is_known(short):
+        return short
     # Runs vary, so four fifths of the full ones must be faster than nearly all of the short ones. Where it is not that
     # sure, sizes would change all the time, and requests would wait for runs of both kinds.
     is_faster = latency.usual_range_s(rows)[1] / rows < _KEPT_SPEED * latency.usual_range_s(short)[0] / short

@@ -37,6 +37,9 @@ class Table:
     def usual_range_s(self, batch_size: int) -> tuple[float, float]:
         return self.batch_s(batch_size), self.batch_s(batch_size)
 
+    def is_known(self, batch_size: int) -> bool:
+        return True
+
     def since_s(self, batch_size: int) -> float:
         return 0.0
 

@@ -96,3 +96,14 @@ def test_time_since_a_size_ran_is_what_others_have_run() -> None:
         model.observe(size, seconds)
 
     assert [model.since_s(size) for size in (1, 2, 4, 8)] == [6.0, 6.5, 4.0, 0.0]
+
+
+def test_size_is_known_once_it_ran_as_often_as_its_figures_count() -> None:
+    model = LatencyModel()
+    for _ in range(14):
+        model.observe(2, 0.1)
+    assert not model.is_known(2)
+    model.observe(2, 0.1)
+
+    assert model.is_known(2)
+    assert not model.is_known(1)
