@@ -14,6 +14,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from saccade.service.backends.onnxruntime_backend import import_onnxruntime
 from saccade.service.backends.openvino_backend import import_openvino, told
@@ -45,7 +46,7 @@ def doctor(as_json: bool) -> None:
         table = Table("check", "", "detail")
         marks = {True: "[green]ok", False: "[red]fails", None: "[yellow]note"}
         for finding in findings:
-            table.add_row(finding.what, marks[finding.is_ok], finding.detail)
+            table.add_row(finding.what, marks[finding.is_ok], Text(finding.detail))  # an extra's brackets are no style
         Console().print(table)
     if any(finding.is_ok is False for finding in findings):
         sys.exit(1)

@@ -58,7 +58,8 @@ def tuned(settings: Settings, cores: int) -> Settings:
         log.warning("tuning_failed", reason=last_line(str(error)), effect="cores are used by rule")
         return settings
     choice = chosen(measured)
-    if not known and choice.rounds > 1:  # one round alone may have been cut short by a machine that did much else
+    is_kept = bool(known) or choice.rounds > 1  # one round may have been cut short by a machine that did much else
+    if not known and is_kept:
         keep(place, msgspec.json.format(msgspec.json.encode(measured)))
     log.info(
         "tuned",
@@ -67,8 +68,10 @@ def tuned(settings: Settings, cores: int) -> Settings:
         choice=form_text(choice.form),
         images_per_s={form_text(each.form): each.images_per_s for each in measured},
         lone_ms={form_text(each.form): each.lone_ms for each in measured},
+        rounds={form_text(each.form): each.rounds for each in measured},
         seconds=round(time.monotonic() - start_s, 2),
         measured="before" if known else "now",
+        kept=is_kept,
     )
     return applied(settings, choice.form)
 
@@ -117,7 +120,7 @@ def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
 
 
 def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
-    takes = "up to 20 s, at the first start on this machine alone"
+    takes = "up to 20 s, at the first start on this machine, or until it does little else meanwhile"
     log.info(
         "tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms), takes=takes
     )

@@ -97,6 +97,7 @@ async def compared_here(version: VerifiedVersion, settings: Settings, *, may_mea
         pairs={name: [each.text for each in pairs] for name, pairs in found.pairs.items() if pairs},
         seconds=round(time.monotonic() - start_s, 2),
         measured="before" if known else "now",
+        kept=found.is_worth_keeping,
     )
     return replace(version, manifest=with_pairs(manifest, found.pairs), is_compared_here=True)
 
