@@ -11,6 +11,7 @@ Form = Literal["dense", "sparse24", "pruned"]
 FORMS: tuple[Form, ...] = get_args(Form)
 VariantKind = Literal[
     "fp32",
+    "fp32-openvino",
     "fp16",
     "bf16",
     "bf16-cpu",
@@ -54,6 +55,7 @@ class VariantTraits:
 # 2:4 needs tensor cores; CPUs gain nothing from it, so fp32 and int8-cpu have no row of that form.
 TRAITS: dict[VariantKind, VariantTraits] = {
     "fp32": VariantTraits("fp32", "any"),
+    "fp32-openvino": VariantTraits("fp32", "openvino"),
     "fp16": VariantTraits("fp16", "gpu"),
     "bf16": VariantTraits("bf16", "gpu"),
     "bf16-cpu": VariantTraits("bf16", "openvino"),

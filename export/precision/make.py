@@ -37,9 +37,10 @@ def _make_fp32(context: StepContext) -> Detail:
     return _float_file(context, context.variant)
 
 
-def _make_bf16_cpu(context: StepContext) -> Detail:
-    """Writes the file of fp32, byte for byte, which OpenVINO computes in bfloat16."""
-    return {**_float_file(context, "fp32"), "precision": "bf16"}
+def _make_openvino_float(context: StepContext) -> Detail:
+    """Writes the file of fp32, byte for byte, which OpenVINO computes in the variant's precision."""
+    assert context.variant is not None
+    return {**_float_file(context, "fp32"), "precision": TRAITS[context.variant].precision}
 
 
 def ensure_runtime(variant: VariantKind) -> None:
@@ -65,10 +66,11 @@ def _float_file(context: StepContext, named: VariantKind) -> Detail:
 
 _MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {
     "fp32": _make_fp32,
+    "fp32-openvino": _make_openvino_float,
     "fp32-pruned": _make_fp32,
     "fp16": make_fp16,
     "bf16": make_bf16,
-    "bf16-cpu": _make_bf16_cpu,
+    "bf16-cpu": _make_openvino_float,
     "fp16-sparse24": make_fp16,
     "fp16-pruned": make_fp16,
     "int8-cpu": make_quantized,

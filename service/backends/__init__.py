@@ -5,7 +5,7 @@ chosen.
 a backend by name. `plan_checks.py` refuses plans before a runtime opens them.
 `onnxruntime_backend.py` runs files on the CPU, `onnxruntime_cuda.py` on a GPU if `node_assignment.py` lets it, with one
 `onnxruntime_session.py` per batch size in a form that `onnxruntime_forms.py` chooses.
-`openvino_backend.py` runs float files on the CPU in bfloat16.
+`openvino_backend.py` runs files on the CPU in OpenVINO, float ones in fp32 or bfloat16.
 `tensorrt_backend.py` runs plans; `tensorrt/` has its parts. `fake_backend.py` answers from the pixels alone.
 `cuda/` makes all CUDA calls.
 """

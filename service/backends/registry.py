@@ -53,7 +53,7 @@ def absent_kinds(setting: str) -> Absent:
 class _AbsentKinds(Mapping[str, str]):
     """Finds a reason when it is asked for: only versions that have such a variant pay for trying a runtime."""
 
-    _KINDS: ClassVar = {f"openvino/{precision}": precision for precision in ("bf16", "int8")}
+    _KINDS: ClassVar = {f"openvino/{precision}": precision for precision in ("fp32", "bf16", "int8")}
 
     def __init__(self, setting: str) -> None:
         self._setting = setting

@@ -118,7 +118,7 @@ def _openvino() -> Finding:
     except Exception as error:  # a wheel for another system fails in many ways
         return Finding("openvino", False, f"{version} does not start: {told(error)}")
     has_bf16 = "BF16" in capabilities
-    note = "with bfloat16" if has_bf16 else "without bfloat16 on this processor: bf16-cpu does not serve here"
+    note = "with bfloat16" if has_bf16 else "fp32 and int8, no bfloat16 on this processor: bf16-cpu does not serve here"
     return Finding("openvino", True if has_bf16 else None, f"{version} {note}")
 
 

@@ -163,7 +163,7 @@ def _in_file(variant: Variant, precision: str) -> tuple[str, ...]:
     """
     if variant.target != "openvino":
         return (precision,)
-    if variant.precision == "bf16":
+    if variant.precision != "int8":
         return ("fp32",)
     return ("int8",) if precision == "int8" else ("int8", "fp32")
 

@@ -22,6 +22,7 @@ from saccade.service.repository.variants import (
     kind_of,
     pair_of,
     preferred,
+    ranked_metric,
     runnable_variants,
 )
 
@@ -65,8 +66,9 @@ def _by_figures(manifest: Manifest, device: str, wanted: str, absent: Absent) ->
         return pair is not None and pair.is_faster and pair.ratio >= MIN_SPEEDUP
 
     measured = by_exactness(item for item in runnable_variants(manifest, device, absent) if is_measured(item, kind))
-    measured.sort(key=lambda item: -item.metric.value)
-    best = [item for item in measured if item.metric.value == measured[0].metric.value]
+    metrics = {item.name: ranked_metric(item, measured) for item in measured}
+    measured.sort(key=lambda item: -metrics[item.name])
+    best = [item for item in measured if metrics[item.name] == metrics[measured[0].name]]
     is_free = wanted == "auto" and bool(best)
     first = preferred(best, kind) if is_free else choose_variant(manifest, device, wanted, absent)
     return levels_from(first, measured, is_level_below)

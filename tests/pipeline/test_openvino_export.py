@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from saccade.export.cli.program import app
 from saccade.export.precision import make
 from saccade.models.contract.manifest import read_manifest
+from saccade.service.backends.base import Outputs, UInt8Array
+from saccade.service.backends.openvino_backend import OpenVinoBackend
 from saccade.service.backends.registry import backend_name, load_backend
 from saccade.service.backends.requests import load_request
 from saccade.service.errors import RepositoryError
@@ -89,6 +91,68 @@ def test_without_fp32_it_has_a_file_of_its_own(tmp_path: Path, write_recipe: Wri
 
     assert half.file == "bf16-cpu.onnx"
     assert (version_dir / half.file).exists()
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_fp32_of_both_runtimes_shares_a_file_and_is_held_to_the_same_limits(
+    task: str, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    code, said = run(tmp_path, write_recipe(task, variants=["fp32", "fp32-openvino"]))
+    assert code == 0, said
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+
+    manifest = verify_version(version_dir).manifest
+
+    mine, other = manifest.variants
+    assert (other.name, other.precision, other.target, other.file) == ("fp32-openvino", "fp32", "openvino", mine.file)
+    assert other.extras == mine.extras
+    assert [each.against for each in other.paired_speeds] == ["fp32"]
+    limits = [{check.name: check.limit for check in each.gate.checks} for each in (mine, other)]
+    assert limits[0] == limits[1]
+    assert limits[1]["parity"] == 1e-4  # bfloat16 may differ by a hundred times as much
+    assert other.gate.accepted
+    found = orjson.loads((version_dir / "report.json").read_bytes())["variants"][1]["qualify"]
+    assert found["measured_through"].startswith("openvino 2026")
+    assert {layer["precision"] for layer in found["layers"]} == {"fp32"}
+
+
+def test_a_file_that_rounds_does_not_pass_for_fp32_of_openvino(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    run(tmp_path, write_recipe(variants=["fp32", "fp32-openvino", "int8-cpu"]))
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+    manifest = read_manifest(version_dir)[0]
+    digests = {entry.path: entry.sha256 for entry in manifest.files}
+    rounded = manifest.variants[2].file
+    report = orjson.loads((version_dir / "report.json").read_bytes())
+    report["variants"][1]["qualify"]["file_sha256"] = digests[rounded]
+    (version_dir / "report.json").write_bytes(orjson.dumps(report))
+    variants = tuple(
+        each.model_copy(update={"file": rounded}) if each.name == "fp32-openvino" else each
+        for each in manifest.variants
+    )
+
+    with pytest.raises(RepositoryError, match=r"int8-cpu\.onnx multiplies layer .* in int8, report\.json says fp32"):
+        ensure_report_agrees(version_dir, manifest.model_copy(update={"variants": variants}))
+
+
+def test_answers_beyond_what_the_order_of_sums_explains_are_denied(
+    tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given OpenVINO answers a little otherwise than the network, less than bfloat16 would
+    right = OpenVinoBackend.infer
+
+    def wrong(backend: OpenVinoBackend, images: UInt8Array) -> Outputs:
+        return [each + 1e-3 if each.dtype == np.float32 else each for each in right(backend, images)]
+
+    monkeypatch.setattr(OpenVinoBackend, "infer", wrong)
+
+    code, said = run(tmp_path, write_recipe(variants=["fp32", "fp32-openvino"]))
+
+    assert code == 0, said
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+    report = orjson.loads((version_dir / "report.json").read_bytes())
+    gates = {each["qualify"]["variant"]: each["gate"] for each in report["variants"]}
+    assert gates["fp32"]["accepted"]
+    assert "parity" in [each["name"] for each in gates["fp32-openvino"]["checks"] if not each["passed"]]
 
 
 @pytest.mark.parametrize("task", ["classify", "segment"])

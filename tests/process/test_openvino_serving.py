@@ -1,4 +1,4 @@
-"""A version with fp32 and bf16-cpu, exported and published; real servers answer from it, or say why they do not."""
+"""A version with fp32 in both runtimes and bf16-cpu, exported and published; real servers serve it, or say why not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVED = {"backend": "auto", "allow_unjudged": "true"}  # random weights have no
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the version as the exporter published it."""
     root = tmp_path_factory.mktemp("exported")
-    document = copy.deepcopy(QUICK | TASKS["classify"]) | {"variants": ["fp32", "bf16-cpu"]}
+    document = copy.deepcopy(QUICK | TASKS["classify"]) | {"variants": ["fp32", "fp32-openvino", "bf16-cpu"]}
     (root / "recipe.yaml").write_text(yaml.safe_dump(document))
     places = ["--repository", str(root / "repository"), "--work", str(root / "work"), "--no-sign"]
     with pytest.MonkeyPatch.context() as patch:
@@ -37,17 +37,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "repository"
 
 
-@needs_bf16
-def test_a_server_answers_in_bfloat16_from_what_was_exported(exported: Path, tmp_path: Path) -> None:
-    with running_server(exported, tmp_path, variant="bf16-cpu", **SERVED) as server:
+@pytest.mark.parametrize("variant", ["fp32-openvino", pytest.param("bf16-cpu", marks=needs_bf16)])
+def test_a_server_answers_through_openvino_from_what_was_exported(variant: str, exported: Path, tmp_path: Path) -> None:
+    with running_server(exported, tmp_path, variant=variant, **SERVED) as server:
         answer = server.predict(MODEL, red_png(120))
         (instance,) = server.version(MODEL, 1)["instances"]  # type: ignore[index]  # it is served
 
     assert answer.status_code == 200, answer.text
-    assert (instance["variant"], instance["backend"]) == ("bf16-cpu", "openvino")
+    assert (instance["variant"], instance["backend"]) == (variant, "openvino")
+    assert answer.json()["variant"] == variant
 
 
-@needs_bf16
 def test_a_setting_that_excludes_openvino_is_told_and_fp32_serves(exported: Path, tmp_path: Path) -> None:
     with running_server(exported, tmp_path, **SERVED | {"backend": "onnxruntime"}) as server:
         answer = server.predict(MODEL, red_png(120))
@@ -56,7 +56,7 @@ def test_a_setting_that_excludes_openvino_is_told_and_fp32_serves(exported: Path
     assert answer.status_code == 200
     assert version is not None
     assert version["variant"] == "fp32"
-    assert "bf16-cpu cannot serve here: SACCADE_BACKEND is onnxruntime" in version["choice"]
+    assert "fp32-openvino cannot serve here: SACCADE_BACKEND is onnxruntime" in version["choice"]
 
 
 def publish_half_alone(root: Path) -> None:
@@ -82,16 +82,17 @@ def test_naming_a_variant_whose_runtime_is_absent_refuses_in_one_sentence(tmp_pa
     assert failed["reason"] == "variant bf16-cpu of half cannot serve here: SACCADE_BACKEND is onnxruntime"
 
 
-@needs_bf16
-def test_where_it_was_measured_faster_it_is_chosen_by_itself(exported: Path, tmp_path: Path) -> None:
-    # given the manifest says that bf16-cpu is faster, and the server measures nothing itself
+@pytest.mark.parametrize("name", ["fp32-openvino", pytest.param("bf16-cpu", marks=needs_bf16)])
+def test_where_it_was_measured_faster_it_is_chosen_by_itself(name: str, exported: Path, tmp_path: Path) -> None:
+    # given the manifest says that this variant is faster, and the server measures nothing itself
     place = exported / MODEL / "1" / "manifest.json"
     before = place.read_bytes()
     manifest = read_manifest(place.parent)[0]
-    fp32, half = manifest.variants
-    pair = half.paired_speeds[0].model_copy(update={"ratio": 1.5, "ci_low": 1.4, "ci_high": 1.6})
+    fp32, *others = manifest.variants
+    other = next(each for each in others if each.name == name)
+    pair = other.paired_speeds[0].model_copy(update={"ratio": 1.5, "ci_low": 1.4, "ci_high": 1.6})
     files = tuple(each for each in manifest.files if each.path != "report.json")  # which holds other figures
-    faster = half.model_copy(update={"paired_speeds": (pair,)})
+    faster = other.model_copy(update={"paired_speeds": (pair,)})
     changed = manifest.model_copy(update={"variants": (fp32, faster), "files": files, "lineage": ()})
     place.write_bytes(manifest_bytes(changed))
     try:
@@ -103,5 +104,5 @@ def test_where_it_was_measured_faster_it_is_chosen_by_itself(exported: Path, tmp
 
     assert answer.status_code == 200
     assert version is not None
-    assert version["variant"] == "bf16-cpu"
+    assert version["variant"] == name
     assert "1.50 times as fast as fp32" in version["choice"]

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(given: argparse.Namespace, load: Load, servers: Sequence[Server], files: dict[str, Published]) -> int:
-    from tests.load.peers.measuring import Bench, expected_answers, limit_row, visit_server
+    from tests.load.peers.measuring import Bench, expected_answers, limit_rates, limit_row, visit_server
 
     digests = {name: found.onnx_sha256 for name, found in files.items()}
     try:
@@ -87,7 +88,8 @@ def _measure(given: argparse.Namespace, load: Load, servers: Sequence[Server], f
             continue
         (place,) = visit.places
         try:
-            rows.add(place, limit_row(found, bench.bodies, load.seconds))
+            measure = partial(limit_rates, found, bodies=bench.bodies, seconds=load.seconds)
+            rows.add(place, limit_row(found, measure))
         except multiprocessing.TimeoutError:
             rows.add(place, {"failed": "it took too long"})
         print(f"round {place.round}, {place.subject}: limit", flush=True)

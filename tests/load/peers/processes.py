@@ -179,9 +179,18 @@ def running(
 
 def post(port: int, request: Request) -> tuple[int, bytes]:
     """One request on a connection of its own."""
+    return _exchanged(port, "POST", request)
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """As `post`, without a body."""
+    return _exchanged(port, "GET", Request(path, (), b""))
+
+
+def _exchanged(port: int, method: str, request: Request) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_TIMEOUT_S)
     try:
-        connection.request("POST", request.path, request.content, dict(request.headers))
+        connection.request(method, request.path, request.content or None, dict(request.headers))
         response = connection.getresponse()
         return response.status, response.read()
     finally:

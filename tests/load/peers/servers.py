@@ -58,9 +58,10 @@ class Server:
 
 
 def _saccade(run: Run) -> Launch:
+    """It chooses the variant, and so the runtime, by its own measurement; a visit refuses another network's."""
     options = ("--port", str(run.port), "--repository", str(run.published.repository.absolute()))
-    variant = ("--variant", run.published.subject.variant, "--allow-unjudged", "true")  # weights are random
-    return Launch((sys.executable, "-m", "saccade.service", "serve", *options, *variant))
+    unjudged = ("--allow-unjudged", "true")  # weights are random
+    return Launch((sys.executable, "-m", "saccade.service", "serve", *options, *unjudged))
 
 
 def _saccade_workers(run: Run) -> Launch:

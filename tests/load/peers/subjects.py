@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.service.backends.registry import absent_kinds
 from saccade.service.repository.open import list_versions
+from saccade.service.repository.variants import runnable_variants
 from saccade.service.repository.verify import verify_version
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,7 +33,7 @@ _CLASS_FOLDERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A network and the variant of it that is served; `queue` requests take about 120 ms on two cores."""
+    """A network and the variant whose file peers open; `queue` requests take about 120 ms on two cores."""
 
     name: str
     variant: str
@@ -64,6 +66,13 @@ def published(subject: Subject, work: Path) -> Published | None:
     file = version_dir / _file_of(manifest, subject.variant)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Published(subject, home / "repository", version_dir, manifest, (home / "subject.json").absolute(), digest)
+
+
+def same_network(published: Published) -> tuple[Variant, ...]:
+    """The variants that compute the peers' file in its precision here, each in another runtime."""
+    runnable = runnable_variants(published.manifest, "cpu", absent_kinds("auto"))
+    theirs = next(each for each in published.manifest.variants if each.name == published.subject.variant)
+    return tuple(each for each in runnable if (each.file, each.precision) == (theirs.file, theirs.precision))
 
 
 def publish(subject: Subject, work: Path) -> Published:

@@ -35,6 +35,10 @@ class Cell:
         values = [row[field] for row in self.rows if row.get(field) is not None]
         return float(max(values)) if values else None
 
+    def texts(self, field: str) -> str:
+        """All that the rounds say, each once."""
+        return " / ".join(dict.fromkeys(str(row[field]) for row in self.rows if row.get(field))) or "-"
+
     def total(self, field: str) -> int:
         return sum(row[field] for row in self.rows)
 
@@ -86,8 +90,9 @@ def _head(document: Row) -> str:
     lines = [
         "# saccade beside its peers",
         "",
-        f"{settings['cores']} cores, shared with the client; JPEG in, top-5 JSON out; the same ONNX file; {decoder}; "
-        f"{processes} for the network in each peer. "
+        f"{settings['cores']} cores, shared with the client; JPEG in, top-5 JSON out; the same ONNX file, "
+        f"which saccade runs in the runtime that it measures to be faster; the limit is that of the faster one; "
+        f"{decoder}; {processes} for the network in each peer. "
         f"Closed loop with {settings['connections']} connections, {settings['seconds']:g} s; then Poisson arrivals at "
         f"multiples of each server's own capacity. Goodput: right within {settings['objective_ms']:g} ms of the moment "
         "a request was meant to be sent. Medians over rounds; every row of the JSON names the call that it comes from.",
@@ -115,6 +120,7 @@ _CAPACITY_TITLES = (
     "memory MiB (peak)",
     "CPU cores",
     "rounds",
+    "what runs",
 )
 
 
@@ -123,7 +129,7 @@ def _capacities(document: Row, subject: str, names: Sequence[Name]) -> str:
     ours, limit = cell_of(document, subject, "saccade"), cell_of(document, subject, LIMIT)
     if limit.rows:
         shown = ["no server: decode, resize, run", _text(limit.median("per_second")), _ratio(ratio_of(ours, limit))]
-        lines.append(_line([*shown, *["-"] * 6, str(len(limit.rows))]))
+        lines.append(_line([*shown, *["-"] * 6, str(len(limit.rows)), limit.texts("served")]))
     for name in names:
         cell = cell_of(document, subject, name.server)
         if not cell.rows:
@@ -141,6 +147,7 @@ def _capacities(document: Row, subject: str, names: Sequence[Name]) -> str:
                     f"{_text(cell.median('rss_end_mib'), 0)} ({_text(cell.median('rss_peak_mib'), 0)})",
                     _text(cell.median("cpu_cores"), 2),
                     str(len(cell.rows)),
+                    cell.texts("served"),
                 ]
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -85,6 +85,23 @@ def classes_of(wire: Wire, body: bytes) -> tuple[Class, ...]:
         return tuple(Class(int(each["class_id"]), float(each["score"])) for each in document["classes"])
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise WrongAnswer(f"not an answer of {wire}: {body[:200]!r} ({error!r})") from error
+
+
+def served_by(body: bytes, allowed: Collection[str]) -> str:
+    """Variant and runtime of saccade's entry for a model, such as "int8-openvino in openvino".
+
+    Raises WrongAnswer for a variant that is not `allowed`.
+    """
+    try:
+        versions = json.loads(body)["versions"]
+        instances = [each for version in versions for each in version["instances"] if each["variant"]]
+        found = {each["variant"]: each["backend"] for each in instances}
+    except (ValueError, KeyError, TypeError) as error:
+        raise WrongAnswer(f"not a model of saccade: {body[:200]!r} ({error!r})") from error
+    others = sorted(found.keys() - set(allowed))
+    if others or not found:
+        raise WrongAnswer(f"serves {', '.join(others) or 'nothing'}; the network of the peers is {', '.join(allowed)}")
+    return ", ".join(f"{variant} in {runtime}" for variant, runtime in sorted(found.items()))
 
 
 def ensure_same(expected: Sequence[Class], got: Sequence[Class], tolerance: float) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.load.peers.measuring import figures_of, memory_of
+from tests.load.peers.measuring import figures_of, limit_row, memory_of
 from tests.load.peers.plots import draw
 from tests.load.peers.processes import Usage
+from tests.load.peers.subjects import Published, Subject, same_network
 from tests.load.peers.table import Name, cell_of, markdown, ratio_of
+from tests.support.versions import manifest_for
 from tests.unit.service.bench.rows import REFUSED, TIMEOUT, Row, report_from
 
 NAMES = (
@@ -101,6 +103,66 @@ def test_overload_tells_goodput_against_capacity_refusals_errors_and_memory() ->
         text, "Triton", after
     )
     assert "| 30.0 | 0.30 | 100 | 70.0% | 670 / 900 | none |" in line_with(text, "Triton, queue policy", after)
+
+
+def test_the_table_says_which_variant_and_runtime_answered_in_which_rounds() -> None:
+    rows = [closed("saccade", number, 100.0) for number in (1, 2, 3)]
+    for row, served in zip(rows, ("int8-openvino in openvino", "int8-cpu in onnxruntime") * 2, strict=False):
+        row["served"] = served
+    text = markdown(recorded(*rows, closed("triton", 1, 90.0)), NAMES, ["resnet50"])
+
+    assert line_with(text, "saccade", "## resnet50").endswith(
+        "| 3 | int8-openvino in openvino / int8-cpu in onnxruntime |"
+    )
+    assert line_with(text, "Triton", "## resnet50").endswith("| 1 | - |")
+
+
+def published_in(*variants: tuple[str, str, str]) -> Published:
+    """A version with a denied variant besides; each is (name, precision, file)."""
+    manifest = manifest_for("resnet50", 1)
+    first = manifest.variants[0]
+    denied = manifest_for("resnet50", 1, accepted=False).variants[0]
+    made = [
+        first.model_copy(
+            update={
+                "name": name,
+                "precision": precision,
+                "file": file,
+                "target": "openvino" if name.endswith("openvino") else "any",
+            }
+        )
+        for name, precision, file in variants
+    ]
+    made.append(denied.model_copy(update={"name": "denied", "precision": "int8", "file": "int8-cpu.onnx"}))
+    changed = manifest.model_copy(update={"variants": tuple(made)})
+    return Published(Subject("resnet50", "int8-cpu", 16), Path(), Path(), changed, Path(), "digest")
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Published:
+    monkeypatch.setattr("tests.load.peers.subjects.absent_kinds", lambda setting: {})
+    return published_in(
+        ("fp32", "fp32", "fp32.onnx"),
+        ("int8-cpu", "int8", "int8-cpu.onnx"),
+        ("int8-openvino", "int8", "int8-cpu.onnx"),
+        ("bf16-openvino", "bf16", "fp32.onnx"),
+        ("other-openvino", "int8", "other.onnx"),
+    )
+
+
+def test_saccade_may_run_the_peers_file_in_its_precision_and_nothing_else(published: Published) -> None:
+    assert [each.name for each in same_network(published)] == ["int8-cpu", "int8-openvino"]
+
+
+def test_the_limit_is_that_of_the_fastest_runtime(published: Published) -> None:
+    rates = {
+        "int8-cpu": {"turns": 90.0, "overlapped": 80.0, "bare": 200.0},
+        "int8-openvino": {"turns": 85.0, "overlapped": 100.0, "bare": 150.0},
+    }
+
+    row = limit_row(published, lambda variant: rates[variant.name])
+
+    assert row == {"per_second": 100.0, "bare_per_second": 150.0, "served": "int8-openvino in openvino"}
 
 
 def test_what_failed_stands_there_with_its_reason() -> None:

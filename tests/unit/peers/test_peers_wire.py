@@ -14,6 +14,7 @@ from tests.load.peers.wire import (
     classes_of,
     ensure_same,
     request_of,
+    served_by,
     workload_of,
 )
 
@@ -93,3 +94,29 @@ def test_answers_within_the_tolerance_are_the_same(got: tuple[Class, ...]) -> No
 def test_other_classes_scores_or_order_are_wrong(got: tuple[Class, ...], reason: str) -> None:
     with pytest.raises(WrongAnswer, match=reason):
         ensure_same(BEST, got, 1e-3)
+
+
+def model_with(*instances: tuple[str, str]) -> bytes:
+    found = [{"variant": variant, "backend": backend} for variant, backend in instances]
+    return json.dumps({"versions": [{"instances": found}]}).encode()
+
+
+def test_saccade_says_what_it_chose_once_for_all_devices() -> None:
+    body = model_with(*[("int8-openvino", "openvino")] * 2)
+
+    assert served_by(body, ["int8-cpu", "int8-openvino"]) == "int8-openvino in openvino"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (model_with(("fp32", "onnxruntime")), "serves fp32; the network of the peers is int8-cpu"),
+        (model_with(), "serves nothing"),
+        (b'{"detail": "not found"}', "not a model of saccade"),
+        (b"", "not a model of saccade"),
+    ],
+    ids=["another precision", "not loaded", "no such model", "no answer"],
+)
+def test_another_network_than_that_of_the_peers_is_not_measured(body: bytes, reason: str) -> None:
+    with pytest.raises(WrongAnswer, match=reason):
+        served_by(body, ["int8-cpu"])

@@ -24,9 +24,11 @@ def test_unknown_backend_names_those_that_exist() -> None:
 def test_a_variant_is_opened_by_the_runtime_that_it_was_measured_with() -> None:
     float_variant = manifest_for("digits", 1).variants[0]
     half = float_variant.model_copy(update={"precision": "bf16", "target": "openvino"})
+    whole = float_variant.model_copy(update={"target": "openvino"})
+    variants = (float_variant, half, whole)
 
-    assert [backend_name(each, "auto") for each in (float_variant, half)] == ["onnxruntime", "openvino"]
-    assert [backend_name(each, "fake") for each in (float_variant, half)] == ["fake", "fake"]
+    assert [backend_name(each, "auto") for each in variants] == ["onnxruntime", "openvino", "openvino"]
+    assert [backend_name(each, "fake") for each in variants] == ["fake"] * 3
 
 
 def test_a_setting_or_the_machine_says_why_a_runtime_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +37,7 @@ def test_a_setting_or_the_machine_says_why_a_runtime_is_absent(monkeypatch: pyte
 
     assert absent_kinds("auto") == {"openvino/bf16": old}
     assert absent_kinds("onnxruntime") == dict.fromkeys(
-        ("openvino/bf16", "openvino/int8"), "SACCADE_BACKEND is onnxruntime"
+        ("openvino/fp32", "openvino/bf16", "openvino/int8"), "SACCADE_BACKEND is onnxruntime"
     )
     assert absent_kinds("fake") == {}
     monkeypatch.setattr(registry, "why_absent", lambda precision: "")

@@ -238,7 +238,7 @@ def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: P
     ("capabilities", "is_ok", "detail"),
     [
         (["FP32", "BF16"], True, "with bfloat16"),
-        (["FP32"], None, "without bfloat16 on this processor: bf16-cpu does not serve here"),
+        (["FP32"], None, "fp32 and int8, no bfloat16 on this processor: bf16-cpu does not serve here"),
     ],
 )
 def test_doctor_asks_openvino_what_the_processor_computes(

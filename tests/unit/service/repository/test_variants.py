@@ -189,6 +189,28 @@ def test_a_variant_of_a_runtime_that_is_absent_is_not_chosen_and_the_reason_is_t
     assert comparisons(manifest, "cpu", chosen, ABSENT) == "bf16-cpu cannot serve here: OpenVINO is not installed"
 
 
+def in_openvino(*pairs: PairedSpeed, metric: float) -> Variant:
+    whole = variant("fp32-openvino", target="openvino", paired_speeds=pairs)
+    return whole.model_copy(update={"metric": whole.metric.model_copy(update={"value": metric})})
+
+
+@pytest.mark.parametrize("metric", [0.0, 1.0], ids=["a worse metric", "a better metric"])
+def test_fp32_is_as_exact_in_both_runtimes_so_onnxruntime_serves_unless_the_other_is_faster(metric: float) -> None:
+    fp32 = variant("fp32", target="any")
+    faster = in_openvino(pair("fp32", 1.3, 1.4, 1.5), metric=metric)
+    doubtful = in_openvino(pair("fp32", 0.9, 1.1, 1.5), metric=metric)
+
+    assert choose_variant(manifest_with(faster, fp32), "cpu", "auto").name == "fp32-openvino"
+    assert choose_variant(manifest_with(doubtful, fp32), "cpu", "auto").name == "fp32"
+
+
+def test_a_less_exact_variant_must_beat_fp32_in_openvino_too() -> None:
+    whole = in_openvino(pair("fp32", 1.3, 1.4, 1.5), metric=0.5)
+    slower = int8(pair("fp32", 1.1, 1.2, 1.3), pair("fp32-openvino", 0.7, 0.8, 0.9))
+
+    assert choose_variant(manifest_with(slower, whole, variant("fp32", target="any")), "cpu", "auto").name == whole.name
+
+
 @pytest.mark.parametrize("wanted", ["bf16-cpu", "auto"])
 def test_when_it_is_named_or_alone_the_reason_refuses(wanted: str) -> None:
     manifest = manifest_with(bf16())

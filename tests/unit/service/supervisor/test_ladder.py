@@ -97,6 +97,20 @@ def test_nothing_to_serve_is_an_error() -> None:
         ladder_for(denied(manifest(fp32=(0.95, 100)), "fp32"), "cpu", "auto", None)
 
 
+@pytest.mark.parametrize("metric", [0.9500001, 0.9499999])
+def test_fp32_in_openvino_is_no_cheaper_level_but_the_best_where_it_is_faster(metric: float) -> None:
+    whole = manifest(fp32=(0.95, 100), fp32_openvino=(metric, 150), int8_cpu=(0.94, 300))
+    variants = (
+        item.model_copy(update={"target": "openvino"}) if item.name == "fp32-openvino" else item
+        for item in whole.variants
+    )
+    whole = whole.model_copy(update={"variants": tuple(variants)})
+    absent = {"openvino/fp32": "OpenVINO is not installed"}
+
+    assert levels(whole, None) == ["fp32-openvino", "int8-cpu"]
+    assert [item.name for item in ladder_for(whole, "cpu", "auto", None, absent).variants] == ["fp32", "int8-cpu"]
+
+
 def test_bf16_is_the_step_between_fp32_and_int8_where_it_can_run() -> None:
     whole = manifest(fp32=(0.95, 100), bf16_cpu=(0.949, 140), int8_cpu=(0.94, 300))
     variants = (
