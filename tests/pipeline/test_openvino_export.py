@@ -108,7 +108,7 @@ def test_fp32_of_both_runtimes_shares_a_file_and_is_held_to_the_same_limits(
     assert other.extras == mine.extras
     assert [each.against for each in other.paired_speeds] == ["fp32"]
     limits = [{check.name: check.limit for check in each.gate.checks} for each in (mine, other)]
-    assert limits[0] == limits[1]
+    assert limits[0].items() <= limits[1].items()  # which tells its speed beside fp32 too
     assert limits[1]["parity"] == 1e-4  # bfloat16 may differ by a hundred times as much
     assert other.gate.accepted
     found = orjson.loads((version_dir / "report.json").read_bytes())["variants"][1]["qualify"]
