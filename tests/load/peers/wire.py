@@ -87,21 +87,27 @@ def classes_of(wire: Wire, body: bytes) -> tuple[Class, ...]:
         raise WrongAnswer(f"not an answer of {wire}: {body[:200]!r} ({error!r})") from error
 
 
-def served_by(body: bytes, allowed: Collection[str]) -> str:
-    """Variant and runtime of saccade's entry for a model, such as "int8-openvino in openvino".
+@dataclass(frozen=True, slots=True)
+class Served:
+    variant: str
+    runtime: str
 
-    Raises WrongAnswer for a variant that is not `allowed`.
-    """
+    def __str__(self) -> str:
+        return f"{self.variant} in {self.runtime}"
+
+
+def served_by(body: bytes, allowed: Collection[str]) -> Served:
+    """What saccade's entry for a model says. Raises WrongAnswer unless it is one allowed variant everywhere."""
     try:
         versions = json.loads(body)["versions"]
         instances = [each for version in versions for each in version["instances"] if each["variant"]]
-        found = {each["variant"]: each["backend"] for each in instances}
+        found = {Served(each["variant"], each["backend"]) for each in instances}
     except (ValueError, KeyError, TypeError) as error:
         raise WrongAnswer(f"not a model of saccade: {body[:200]!r} ({error!r})") from error
-    others = sorted(found.keys() - set(allowed))
-    if others or not found:
-        raise WrongAnswer(f"serves {', '.join(others) or 'nothing'}; the network of the peers is {', '.join(allowed)}")
-    return ", ".join(f"{variant} in {runtime}" for variant, runtime in sorted(found.items()))
+    if len(found) != 1 or any(each.variant not in allowed for each in found):
+        names = ", ".join(sorted(map(str, found))) or "nothing"
+        raise WrongAnswer(f"serves {names}; the network of the peers is {', '.join(allowed)}")
+    return found.pop()
 
 
 def ensure_same(expected: Sequence[Class], got: Sequence[Class], tolerance: float) -> None:

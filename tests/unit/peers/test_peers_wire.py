@@ -9,6 +9,7 @@ import pytest
 from saccade.service.bench.workload import endpoint_of
 from tests.load.peers.wire import (
     Class,
+    Served,
     Wire,
     WrongAnswer,
     classes_of,
@@ -104,18 +105,19 @@ def model_with(*instances: tuple[str, str]) -> bytes:
 def test_saccade_says_what_it_chose_once_for_all_devices() -> None:
     body = model_with(*[("int8-openvino", "openvino")] * 2)
 
-    assert served_by(body, ["int8-cpu", "int8-openvino"]) == "int8-openvino in openvino"
+    assert served_by(body, ["int8-cpu", "int8-openvino"]) == Served("int8-openvino", "openvino")
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (model_with(("fp32", "onnxruntime")), "serves fp32; the network of the peers is int8-cpu"),
+        (model_with(("fp32", "onnxruntime")), "serves fp32 in onnxruntime; the network of the peers is int8-cpu"),
+        (model_with(("fp32", "onnxruntime"), ("int8-cpu", "onnxruntime")), "serves fp32 in onnxruntime, int8-cpu in"),
         (model_with(), "serves nothing"),
         (b'{"detail": "not found"}', "not a model of saccade"),
         (b"", "not a model of saccade"),
     ],
-    ids=["another precision", "not loaded", "no such model", "no answer"],
+    ids=["another precision", "two at once", "not loaded", "no such model", "no answer"],
 )
 def test_another_network_than_that_of_the_peers_is_not_measured(body: bytes, reason: str) -> None:
     with pytest.raises(WrongAnswer, match=reason):
