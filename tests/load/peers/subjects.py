@@ -56,8 +56,11 @@ class Published:
 
 
 def published(subject: Subject, work: Path) -> Published | None:
-    """What `publish` made earlier; None while there is nothing."""
+    """What `publish` made earlier of this recipe; None while there is nothing."""
     home = work / "subjects" / subject.name
+    recipe = home / "recipe.yaml"
+    if not recipe.exists() or recipe.read_bytes() != (RECIPES / f"{subject.name}.yaml").read_bytes():
+        return None
     versions = list_versions(home / "repository") if (home / "repository").is_dir() else []
     if not versions or not (home / "subject.json").exists():
         return None

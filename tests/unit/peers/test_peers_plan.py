@@ -11,7 +11,8 @@ from tests.load.peers.__main__ import announcement
 from tests.load.peers.plan import LIMIT, Load, Place, Visit, expected_s, longest_s, open_visits, visits
 from tests.load.peers.rows import ReportRefused, Rows, settings_of
 from tests.load.peers.servers import SERVERS, Server
-from tests.load.peers.subjects import RECIPES, SUBJECTS, Subject
+from tests.load.peers.subjects import RECIPES, SUBJECTS, Subject, published
+from tests.support.versions import publish_fake
 
 LOAD = Load(seconds=10.0, factors=(0.5, 2.0))
 CALL = {"commit": "abc"}
@@ -124,3 +125,18 @@ def test_more_rates_may_join_a_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_recipes_of_the_subjects_are_read(subject: Subject) -> None:
     assert load_recipe(RECIPES / f"{subject.name}.yaml").recipe.model == subject.name
+
+
+def test_a_network_of_another_recipe_is_published_again(tmp_path: Path) -> None:
+    subject = Subject("resnet50", "fp32", 16)
+    home = tmp_path / "subjects" / "resnet50"
+    publish_fake(home / "repository", "resnet50", 1)
+    (home / "subject.json").write_text("{}")
+    recipe = (RECIPES / "resnet50.yaml").read_text("utf-8")
+
+    (home / "recipe.yaml").write_text(recipe)
+    found = published(subject, tmp_path)
+    (home / "recipe.yaml").write_text(recipe.replace("int8-openvino", "fp32-openvino"))
+
+    assert found is not None
+    assert published(subject, tmp_path) is None
