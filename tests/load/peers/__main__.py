@@ -105,18 +105,18 @@ def announcement(left: Sequence[Visit], load: Load) -> str:
 
 
 def write_report(document: dict[str, Any], report: Path) -> None:
-    """Table and plots beside the JSON."""
+    """Writes all tables and the plot beside the JSON; prints the one table that sums them up."""
     from tests.load.peers.plots import draw  # here: a run that is refused needs no matplotlib
+    from tests.load.peers.summary import summary
     from tests.load.peers.table import Name, markdown
 
     names = [Name(server.name, server.title, server.base) for server in SERVERS]
     subjects = list(document["settings"]["files"])
-    plots = [report.with_name(f"{report.stem}-{subject}.png") for subject in subjects]
-    for subject, file in zip(subjects, plots, strict=True):
-        draw(document, names, subject, file)
-    text = markdown(document, names, subjects, [file.name for file in plots])
-    report.with_suffix(".md").write_text(text, "utf-8")
-    print(text)
+    plot, text = report.with_suffix(".png"), report.with_suffix(".md")
+    table = summary(document, names, subjects)
+    draw(document, names, subjects, plot)
+    text.write_text(markdown(document, names, subjects, (table, f"![{plot.name}]({plot.name})")), "utf-8")
+    print(f"{table}\n\n{plot}; every figure: {text}")
 
 
 def _document(report: Path) -> dict[str, Any]:
@@ -175,8 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--decode",
         choices=["saccade", "pillow"],
-        default="saccade",
-        help="peers decode with this project's functions, which compares servers alone, or with Pillow",
+        default="pillow",
+        help="peers decode with Pillow, as users write it, or with this project's functions: compares servers alone",
     )
     parser.add_argument(
         "--processes",

@@ -64,12 +64,6 @@ def _saccade(run: Run) -> Launch:
     return Launch((sys.executable, "-m", "saccade.service", "serve", *options, *unjudged))
 
 
-def _saccade_workers(run: Run) -> Launch:
-    """A device worker per process that a peer would have, with the cores divided."""
-    devices = ",".join(f"cpu:{number}" for number in range(run.processes))
-    return Launch((*_saccade(run).command, "--device", devices))
-
-
 def _app(name: str, run: Run, *more: str) -> Launch:
     return Launch((str(run.python), str(APPS / f"{name}_app.py"), "--port", str(run.port), *more))
 
@@ -132,7 +126,6 @@ SERVERS = (
         4.0,
         asks_deadline=True,
     ),
-    Server("saccade-workers", "saccade, a worker per core", "", Wire.SACCADE, _saccade_workers, "saccade-workers", 5.0),
     Server("fastapi", "FastAPI by hand", "fastapi", Wire.RAW, lambda run: _app("fastapi", run), "fastapi", 3.0),
     Server(
         "fastapi-tuned",

@@ -70,15 +70,14 @@ def ratio_of(first: Cell, second: Cell) -> float | None:
     return float(median(ratios)) if ratios else None
 
 
-def markdown(document: Row, names: Sequence[Name], subjects: Sequence[str], plots: Sequence[str] = ()) -> str:
-    """The whole report. `plots` are file names beside it."""
-    parts = [_head(document)]
+def markdown(document: Row, names: Sequence[Name], subjects: Sequence[str], first: Sequence[str] = ()) -> str:
+    """The whole report; `first` comes before the single tables."""
+    parts = [_head(document), *first]
     for subject in subjects:
         parts.append(f"## {subject}")
         parts.append(_capacities(document, subject, names))
         parts.extend(_overloads(document, subject, names))
     parts.append(_failures(document))
-    parts.extend(f"![{name}]({name})" for name in plots)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -101,8 +100,7 @@ def _head(document: Row) -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {number} | {call['commit']} | {call['machine']} | `{call['command']}` |"
-        for number, call in enumerate(calls)
+        f"| {index} | {call['commit']} | {call['machine']} | `{call['command']}` |" for index, call in enumerate(calls)
     ]
     digests = ", ".join(f"{name} {digest[:12]}" for name, digest in settings["files"].items())
     versions = ", ".join(f"{name} {version}" for name, version in calls[-1]["versions"].items())
@@ -125,27 +123,27 @@ _CAPACITY_TITLES = (
 
 
 def _capacities(document: Row, subject: str, names: Sequence[Name]) -> str:
-    lines = [_line(_CAPACITY_TITLES), "|" + "---|" * len(_CAPACITY_TITLES)]
+    lines = [line(_CAPACITY_TITLES), "|" + "---|" * len(_CAPACITY_TITLES)]
     ours, limit = cell_of(document, subject, "saccade"), cell_of(document, subject, LIMIT)
     if limit.rows:
-        shown = ["no server: decode, resize, run", _text(limit.median("per_second")), _ratio(ratio_of(ours, limit))]
-        lines.append(_line([*shown, *["-"] * 6, str(len(limit.rows)), limit.texts("served")]))
+        shown = ["no server: decode, resize, run", number(limit.median("per_second")), _ratio(ratio_of(ours, limit))]
+        lines.append(line([*shown, *["-"] * 6, str(len(limit.rows)), limit.texts("served")]))
     for name in names:
         cell = cell_of(document, subject, name.server)
         if not cell.rows:
             continue
         lines.append(
-            _line(
+            line(
                 [
                     name.title,
-                    _text(cell.median("per_second")),
+                    number(cell.median("per_second")),
                     _ratio(ratio_of(ours, cell)),
                     _ratio(ratio_of(cell, limit)),
-                    _text(cell.median("p50_ms")),
-                    _text(cell.median("p99_ms")),
-                    _text(cell.median("cold_start_s"), 1),
-                    f"{_text(cell.median('rss_end_mib'), 0)} ({_text(cell.median('rss_peak_mib'), 0)})",
-                    _text(cell.median("cpu_cores"), 2),
+                    number(cell.median("p50_ms")),
+                    number(cell.median("p99_ms")),
+                    number(cell.median("cold_start_s"), 1),
+                    f"{number(cell.median('rss_end_mib'), 0)} ({number(cell.median('rss_peak_mib'), 0)})",
+                    number(cell.median("cpu_cores"), 2),
                     str(len(cell.rows)),
                     cell.texts("served"),
                 ]
@@ -171,10 +169,10 @@ _OVERLOAD_TITLES = (
 def _overloads(document: Row, subject: str, names: Sequence[Name]) -> list[str]:
     tables = []
     for factor in document["settings"]["factors"]:
-        lines = [f"### {subject} at {factor:g} times its own capacity", "", _line(_OVERLOAD_TITLES)]
+        lines = [f"### {subject} at {factor:g} times its own capacity", "", line(_OVERLOAD_TITLES)]
         lines.append("|" + "---|" * len(_OVERLOAD_TITLES))
         found = [(name, cell_of(document, subject, name.server, factor)) for name in names]
-        lines += [_line(_overload(name, cell, factor)) for name, cell in found if cell.rows]
+        lines += [line(_overload(name, cell, factor)) for name, cell in found if cell.rows]
         if any(cell.rows for _, cell in found):
             tables.append("\n".join(lines))
     return tables
@@ -183,13 +181,13 @@ def _overloads(document: Row, subject: str, names: Sequence[Name]) -> list[str]:
 def _overload(name: Name, cell: Cell, factor: float) -> list[str]:
     share = cell.median("goodput_share")
     requests = cell.total("requests")
-    refusal = f"{_text(cell.median('refused_p99_ms'))} / {_text(cell.most('refused_max_ms'))}"
+    refusal = f"{number(cell.median('refused_p99_ms'))} / {number(cell.most('refused_max_ms'))}"
     return [
         name.title,
-        _text(cell.median("rate")),
-        _text(cell.median("goodput_per_second")),
+        number(cell.median("rate")),
+        number(cell.median("goodput_per_second")),
         "-" if share is None else f"{share * factor:.2f}",
-        _text(cell.median("p99_ms")),
+        number(cell.median("p99_ms")),
         f"{cell.total('refused') / requests:.1%}" if requests else "-",
         refusal,
         ", ".join(f"{label} {count / requests:.1%}" for label, count in cell.errors().items()) or "none",
@@ -200,7 +198,7 @@ def _overload(name: Name, cell: Cell, factor: float) -> list[str]:
 
 def _memory(cell: Cell) -> str:
     start, end, peak = (cell.median(f"rss_{which}_mib") for which in ("start", "end", "peak"))
-    text = f"{_text(start, 0)} to {_text(end, 0)} ({_text(peak, 0)})"
+    text = f"{number(start, 0)} to {number(end, 0)} ({number(peak, 0)})"
     return f"{text}, grew in {cell.grew} of {len(cell.rows)}" if cell.grew else f"{text}, flat"
 
 
@@ -219,11 +217,13 @@ def _failures(document: Row) -> str:
     return "\n\n".join(parts)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _text(value: float | None, digits: int | None = None) -> str:
+def number(value: float | None, digits: int | None = None) -> str:
+    """A figure with `digits`, or as many as its size deserves."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if digits is not None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"

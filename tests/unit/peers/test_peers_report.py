@@ -11,6 +11,7 @@ from tests.load.peers.measuring import figures_of, limit_row, memory_of
 from tests.load.peers.plots import draw
 from tests.load.peers.processes import Usage
 from tests.load.peers.subjects import Published, Subject, same_network
+from tests.load.peers.summary import summary
 from tests.load.peers.table import Name, cell_of, markdown, ratio_of
 from tests.support.versions import manifest_for
 from tests.unit.service.bench.rows import REFUSED, TIMEOUT, Row, report_from
@@ -180,7 +181,7 @@ def test_a_client_that_was_late_is_told() -> None:
 def test_a_picture_is_drawn_from_a_recording_also_where_rows_are_missing(tmp_path: Path) -> None:
     for number, document in enumerate((RUN, recorded(closed("triton", 1, 90.0)))):
         file = tmp_path / f"{number}.png"
-        draw(document, NAMES, "resnet50", file)
+        draw(document, NAMES, ["resnet50"], file)
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
@@ -207,3 +208,15 @@ def test_a_row_counts_refusals_apart_from_errors_and_goodput_against_the_rate() 
 )
 def test_memory_grows_only_if_it_still_does_in_the_second_half(rss_mib: list[float], grew: bool) -> None:
     assert memory_of(rss_mib)["memory_grew"] is grew
+
+
+def test_summary_has_a_row_per_server_with_its_best_settings_at_overload() -> None:
+    lines = summary(RUN, NAMES, ["resnet50"]).splitlines()
+    assert lines[0] == (
+        "| server | resnet50: requests/s (saccade / this) | at 2 times that: in time, p99 ms, refused within ms |"
+    )
+    assert lines[2:] == [
+        "| no server: decode, resize, run | 150 (0.80) | - |",
+        "| saccade | 120 (1.00) | 0.90, 100, - |",
+        "| Triton | 100 (1.20) | 0.30, 100, 670 |",
+    ]
