@@ -30,6 +30,7 @@ from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
 from saccade.service.ipc.metric_files import locked, metric_files
 from saccade.service.ipc.retired_versions import Names, RetiredVersions, versions_named
+from saccade.service.metric_series import CountSeries, TimeSeries
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
@@ -230,15 +231,16 @@ class VersionMetrics:
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         metrics.version_came(model, version)
-        self.duration = metrics.request_duration_seconds.labels(model, version)
-        self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
-        self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
-        self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
-        self.not_finite = metrics.nonfinite_total.labels(model, version)
+        self.duration = TimeSeries(metrics.request_duration_seconds.labels(model, version))
+        stages, decoded, ended = metrics.stage_duration_seconds, metrics.decoded_images_total, metrics.requests_total
+        self.stages = {stage: TimeSeries(stages.labels(model, version, stage)) for stage in STAGES}
+        self.decoded = {name: CountSeries(decoded.labels(model, version, name)) for name in DECODERS}
+        self.outcomes = {each: CountSeries(ended.labels(model, version, each.value)) for each in Outcome}
+        self.not_finite = CountSeries(metrics.nonfinite_total.labels(model, version))
         self._unfamiliar = metrics.unfamiliar_ratio
         self._answers = metrics.answers_by_variant_total
         self._names = (model, version)
-        self._by_variant: dict[str, Counter] = {}
+        self._by_variant: dict[str, CountSeries] = {}
 
     def count_trust(self, score: float) -> None:
         """Counts a picture by its score of trust; one that is no number says nothing."""
@@ -249,7 +251,7 @@ class VersionMetrics:
         """Counts a request that this variant answered."""
         counted = self._by_variant.get(variant)
         if counted is None:
-            counted = self._by_variant[variant] = self._answers.labels(*self._names, variant)
+            counted = self._by_variant[variant] = CountSeries(self._answers.labels(*self._names, variant))
         counted.inc()
 
 

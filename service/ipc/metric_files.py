@@ -105,8 +105,12 @@ class Value:
         self._value: float = file.read_value(key)[0]  # type: ignore[no-untyped-call]  # untyped upstream
 
     def inc(self, amount: float) -> None:
-        self._value += amount
-        self._file.write_value(self._key, self._value, 0.0)
+        self._value = value = self._value + amount
+        file = self._file
+        try:  # as `write_value` does it, without a call of it
+            file._numbers[file._positions[self._key] >> 3] = value
+        except KeyError:
+            file.write_value(self._key, value, 0.0)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         self._value = value
