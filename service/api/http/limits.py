@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.service.api.http.begun import Begun
 from saccade.service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
 
 # The rest of a refused body is read and dropped up to so many times the limit, so that clients which send all before
 # they read get the answer, and keep their connection.
 _DROPPED_TIMES = 8
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +62,44 @@ class Body:
             return self._is_complete
         return can_be_dropped(headers, self._limits, is_begun=self._is_begun)
 
-    async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
-        """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
+    def is_free_to_read(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether to begin reading costs nothing, if all has come: nobody is told to send, and nothing decompressed."""
+        length = headers.get(b"content-length", b"0")
+        is_allowed = length.isdigit() and int(length) <= self._limits.max_body_bytes
+        return is_allowed and b"expect" not in headers and b"content-encoding" not in headers
+
+    async def read(
+        self, receive: Receive, content_length: bytes | None, before_waiting: Callable[[], None] = lambda: None
+    ) -> bytes:
+        """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft.
+
+        `before_waiting` is called unless all of it has come already, and may raise to refuse it.
+        """
         self._ensure_allowed(_declared_bytes(content_length))
         self._is_begun = True
+        first = Begun(receive())
         try:
+            if first.result is not None and _is_all(first.result):  # the usual case: no timer
+                return self._whole(first.result)
+            before_waiting()
             async with asyncio.timeout(self._limits.timeout_s):
-                first = await receive()
-                if first["type"] == "http.request" and not first.get("more_body", False):
-                    content: bytes = first.get("body", b"")  # the usual case: one message, no copy
-                    self._is_complete = True
-                    self._take(len(content))
-                    self._ensure_allowed(len(content))
-                    return content
-                return await self._read_on(first, receive)
+                message = await first
+                return self._whole(message) if _is_all(message) else await self._read_on(message, receive)
         except TimeoutError as error:
             self._is_late = True
             raise BadRequest(f"the body did not arrive within {self._limits.timeout_s:g} s") from error
+        finally:
+            first.close()
 
-    async def _read_on(self, message: MutableMapping[str, Any], receive: Receive) -> bytes:
+    def _whole(self, message: Message) -> bytes:
+        """Of a body in one message; it is not copied."""
+        content: bytes = message.get("body", b"")
+        self._is_complete = True
+        self._take(len(content))
+        self._ensure_allowed(len(content))
+        return content
+
+    async def _read_on(self, message: Message, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         while True:
             if message["type"] == "http.disconnect":
@@ -112,6 +133,10 @@ class Body:
                 f"the body has {size_bytes:,} bytes or more, at most {self._limits.max_body_bytes:,} are allowed: "
                 "send smaller images, or raise SACCADE_MAX_BODY_BYTES"
             )
+
+
+def _is_all(message: Message) -> bool:
+    return message["type"] == "http.request" and not message.get("more_body", False)
 
 
 def can_be_dropped(headers: Mapping[bytes, bytes], limits: BodyLimits, *, is_begun: bool = False) -> bool:

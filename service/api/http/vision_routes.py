@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -194,8 +195,11 @@ class PredictEndpoint:
             self._catalog.begin(resolved, query.variant)
             target = resolved
             allowed_s = self._allowed_s(query, media_type, lag_s)
-            self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
-            content = await body.read(receive, headers.get(b"content-length"))
+            urgency = (priority, allowed_s, query.deadline_ms is not None)
+            ensure_room = partial(self._predictor.ensure_room, target, query.variant, *urgency)
+            if media_type != RAW_TYPE or not body.is_free_to_read(headers):
+                ensure_room()
+            content = await body.read(receive, headers.get(b"content-length"), ensure_room)
             if b"content-encoding" in headers:
                 content = await decoded_body(content, encoding_of(scope["headers"]), body.take)
             turns = self._turns(scope["path_params"], target)

@@ -151,3 +151,48 @@ async def test_full_budget_answers_overloaded_and_takes_nothing(budget: UploadBu
 
     assert caught.value.what == "uploads"
     assert budget.buffered_bytes == 20
+
+
+async def test_only_a_body_that_is_still_to_come_is_asked_about(budget: UploadBudget) -> None:
+    def refuse() -> None:
+        raise Overloaded("no room", 1.0, "slots")
+
+    assert await Body(budget, LIMITS).read(Upload(chunk(b"012", more=False)), b"3", refuse) == b"012"
+    for messages in ((chunk(b"012"), chunk(b"345", more=False)), (LEAVES,)):
+        with pytest.raises(Overloaded):
+            await Body(budget, LIMITS).read(Upload(*messages), b"6", refuse)
+
+
+async def test_a_body_that_is_refused_is_waited_for_no_longer(budget: UploadBudget) -> None:
+    ended: list[str] = []
+
+    async def receive() -> Message:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("no longer")
+        raise AssertionError("unreachable")
+
+    def refuse() -> None:
+        raise Overloaded("no room", 1.0, "slots")
+
+    with pytest.raises(Overloaded):
+        await Body(budget, LIMITS).read(receive, b"6", refuse)
+    assert ended == ["no longer"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_free"),
+    [
+        ({}, True),
+        ({b"content-length": b"10"}, True),
+        ({b"content-length": b"11"}, False),
+        ({b"content-length": b"ten"}, False),
+        ({b"expect": b"100-continue"}, False),
+        ({b"content-encoding": b"gzip"}, False),
+    ],
+)
+def test_what_costs_something_to_read_is_known_by_its_head(
+    budget: UploadBudget, headers: dict[bytes, bytes], is_free: bool
+) -> None:
+    assert Body(budget, LIMITS).is_free_to_read(headers) is is_free
