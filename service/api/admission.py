@@ -1,7 +1,7 @@
 """Admission: gives a request the instance that answers it and permits for its images, or refuses it.
 
-`Admission.admit` decides when a request's images are known. Before its body is read, `Admission.ensure_room` refuses
-by the same rules (`admission_rules.py`) what could enter nowhere, so that it is not uploaded.
+`Admission.admit` decides when a request's images are known. While its body is still to come, `Admission.ensure_room`
+refuses by the same rules (`admission_rules.py`) what could enter nowhere, so that it is not uploaded.
 
 Every API process knows only its own requests. That is enough: what others send shows in how long answers take, and in
 how long workers say that a newcomer would wait.

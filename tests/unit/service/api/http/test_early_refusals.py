@@ -13,6 +13,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from saccade.service.api.admission import Admission
 from saccade.service.api.app import Api, build_api
 from saccade.service.api.http.limited_heads import LimitedHeads
 from saccade.service.ipc.tensor_slots import SlotArena
@@ -228,3 +229,17 @@ def test_web_pages_and_traces_need_headers_of_their_own(tmp_path: Path) -> None:
     settings = resolved(Settings(repository=tmp_path, cors_origins="*"), 2)
 
     assert build_api(settings, lambda generation: None).early is None
+
+
+@pytest.mark.parametrize(("there", "times"), [(5000, 0), (100, 1)], ids=["all has come", "some is to come"])
+async def test_room_is_looked_for_ahead_of_a_body_that_is_to_come(
+    story: Story, monkeypatch: pytest.MonkeyPatch, there: int, times: int
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(Admission, "ensure_room", lambda *given: asked.append(given))
+
+    await story.received(HEAD + BODY[:there])
+    assert len(asked) == times
+    await story.received(BODY[there:])
+    assert (await story.answered()).startswith("HTTP/1.1 429 ")  # by `Admission.admit`
+    assert len(asked) == times
