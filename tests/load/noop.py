@@ -2,6 +2,7 @@
 
     python -m tests.load.noop
     python -m tests.load.noop --beside CHECKOUT     another state of the project takes turns, with its own server
+    python -m tests.load.noop --beside CHECKOUT --python INTERPRETER     run by another interpreter than this one
     python -m tests.load.noop --refused             a photograph of 38 KB to a model that refuses nearly all of them
 
 A JPEG of 2 KB to the fake backend, one HTTP process, the client on the same cores. Each round asks every server in
@@ -159,8 +160,10 @@ def full_turn_of(
     )
 
 
-def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *, refused: bool) -> dict[str, Any]:
-    """Rounds in which the bare functions and every server have their turns."""
+def run(
+    rounds: int, seconds: float, api_processes: int, beside: Path | None, python: str, *, refused: bool
+) -> dict[str, Any]:
+    """Rounds in which the bare functions and every server have their turns; `python` runs the one of `beside`."""
     bodies, turns = photographs() if refused else small_jpegs(), list[dict[str, Turn]]()
     measured_turn = refused_turn_of if refused else turn_of
     bare: list[float] = []
@@ -169,7 +172,7 @@ def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *,
         version_dir = publish_fake(work / "repository", MODEL, 1, **({"content": _SLOW} if refused else {}))
         manifest = read_manifest(version_dir)[0]
         subjects: dict[str, Subject] = {}
-        for name, checkout in (("here", ROOT), ("beside", beside)):
+        for name, checkout, interpreter in (("here", ROOT, sys.executable), ("beside", beside, python)):
             if checkout is None:
                 continue
             (work / name).mkdir()
@@ -179,6 +182,7 @@ def run(rounds: int, seconds: float, api_processes: int, beside: Path | None, *,
                 running_server(
                     work / name / "repository",
                     work / name,
+                    program=(interpreter, "-m", "saccade.service"),
                     folder=checkout,
                     environment=environment,
                     api_processes=api_processes,
@@ -268,11 +272,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--api-processes", type=int, default=1)
     parser.add_argument("--beside", type=Path, help="another checkout, whose server takes turns")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of that checkout's server")
     parser.add_argument("--refused", action="store_true", help="what a refusal costs")
     given = parser.parse_args()
     each_s = given.seconds / 2 + (3 if given.beside else 2) * (1.5 * given.seconds + 2 * (_WARM_UP_S + 1.0))
     print(f"about {given.rounds * each_s + 5:.0f} s", flush=True)
-    found = run(given.rounds, given.seconds, given.api_processes, given.beside, refused=given.refused)
+    form = (given.rounds, given.seconds, given.api_processes)
+    found = run(*form, given.beside, given.python, refused=given.refused)
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
