@@ -1,30 +1,30 @@
-"""Takes the first step of a coroutine at once, so that what need not wait costs no timer and no turn of the loop."""
+"""Takes the first step of what is awaited at once, so that what need not wait needs no timer."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Generator
 from typing import Any, Generic, TypeVar
 
 ResultT = TypeVar("ResultT")
 
 
 class Begun(Generic[ResultT]):
-    """A coroutine up to where it waits. Await the rest once, in the task that made it, or close it."""
+    """What is awaited, up to where it waits. Await the rest once, in the task that made it, or close it."""
 
-    __slots__ = ("_coroutine", "_waits_for", "result")
+    __slots__ = ("_steps", "_waits_for", "result")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, ResultT]) -> None:
+    def __init__(self, awaited: Awaitable[ResultT]) -> None:
         """Raises what the first step raises."""
-        self._coroutine = coroutine
+        self._steps: Generator[Any, Any, ResultT] = awaited.__await__()
         self._waits_for: Any = None
         self.result: ResultT | None = None  # None while it waits
         try:
-            self._waits_for = coroutine.send(None)
+            self._waits_for = self._steps.send(None)
         except StopIteration as end:
             self.result = end.value
 
     def __await__(self) -> Generator[Any, None, ResultT]:
-        """The result. What is thrown into the wait, such as a cancellation, reaches the coroutine."""
+        """The result. What is thrown into the wait, such as a cancellation, reaches what is awaited."""
         if self.result is not None:
             return self.result
         waits_for = self._waits_for
@@ -33,13 +33,13 @@ class Begun(Generic[ResultT]):
                 try:
                     yield waits_for
                 except BaseException as error:
-                    waits_for = self._coroutine.throw(error)
+                    waits_for = self._steps.throw(error)
                 else:
-                    waits_for = self._coroutine.send(None)
+                    waits_for = self._steps.send(None)
         except StopIteration as end:
             result: ResultT = end.value
             return result
 
     def close(self) -> None:
-        """Ends the coroutine where it waits."""
-        self._coroutine.close()
+        """Ends it where it waits."""
+        self._steps.close()

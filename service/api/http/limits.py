@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from saccade.service.errors import BadRequest, ClientLeft, Overloaded, PayloadTo
 # they read get the answer, and keep their connection.
 _DROPPED_TIMES = 8
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Coroutine[Any, Any, Message]]
+Receive = Callable[[], Awaitable[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Body:
         return is_allowed and b"expect" not in headers and b"content-encoding" not in headers
 
     async def read(
-        self, receive: Receive, content_length: bytes | None, before_waiting: Callable[[], None] = lambda: None
+        self, receive: Receive, content_length: bytes | None, before_waiting: Callable[[], None] | None = None
     ) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft.
 
@@ -81,7 +81,8 @@ class Body:
         try:
             if first.result is not None and _is_all(first.result):  # the usual case: no timer
                 return self._whole(first.result)
-            before_waiting()
+            if before_waiting is not None:
+                before_waiting()
             async with asyncio.timeout(self._limits.timeout_s):
                 message = await first
                 return self._whole(message) if _is_all(message) else await self._read_on(message, receive)

@@ -197,9 +197,11 @@ class PredictEndpoint:
             allowed_s = self._allowed_s(query, media_type, lag_s)
             urgency = (priority, allowed_s, query.deadline_ms is not None)
             ensure_room = partial(self._predictor.ensure_room, target, query.variant, *urgency)
-            if media_type != RAW_TYPE or not body.is_free_to_read(headers):
+            can_wait = media_type == RAW_TYPE and body.is_free_to_read(headers)  # admission asks again in any case
+            if not can_wait:
                 ensure_room()
-            content = await body.read(receive, headers.get(b"content-length"), ensure_room)
+            before_waiting = ensure_room if can_wait else None
+            content = await body.read(receive, headers.get(b"content-length"), before_waiting)
             if b"content-encoding" in headers:
                 content = await decoded_body(content, encoding_of(scope["headers"]), body.take)
             turns = self._turns(scope["path_params"], target)
