@@ -29,8 +29,8 @@ from saccade.models.contract.extras import UNFAMILIAR_ABOVE
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
 from saccade.service.ipc.metric_files import locked, metric_files
+from saccade.service.ipc.metric_series import CountSeries, TimeSeries
 from saccade.service.ipc.retired_versions import Names, RetiredVersions, versions_named
-from saccade.service.metric_series import CountSeries, TimeSeries
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")

@@ -6,7 +6,7 @@ import math
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from saccade.service.metric_series import CountSeries, TimeSeries
+from saccade.service.ipc.metric_series import CountSeries, TimeSeries
 
 BUCKETS = (0.001, 0.01, 0.1)
 
