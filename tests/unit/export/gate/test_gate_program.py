@@ -38,7 +38,7 @@ def put_a_folder_where_a_file_belongs(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (rename_a_variant, "the report's 'int9' is no variant; there are: fp32, fp16"),
+        (rename_a_variant, "the report's 'int9' is no variant; there are: fp32, fp32-openvino"),
         (leave_no_variant, "report.json holds no variant to judge"),
         (cut_the_report_off, "report.json is not a report of this schema"),
         (cut_the_manifest_off, "manifest.json is not JSON"),
