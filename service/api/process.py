@@ -83,8 +83,10 @@ class ApiProcess:
         admin: tuple[uvicorn.Server, int] | None = None,
         shutdown_s: float = 1.0,
         keys_file: Path | None = None,
+        worker_within_s: float = _WORKER_WITHIN_S,
     ) -> None:
         self._host = host
+        self._worker_within_s = worker_within_s
         self._keys_file = keys_file
         self._grpc_server = grpc_server
         self._admin = admin  # the server of /admin/v1 and its port
@@ -115,7 +117,7 @@ class ApiProcess:
             endless = [tasks.create_task(each) for each in (*reports, *others)]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
-            await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
+            await self._api.devices.wait_connected(there, self._worker_within_s)
             await self._may_listen.wait()
             if not self._server.should_exit:
                 await self._serve(port)
@@ -246,7 +248,7 @@ def _digest_at(status: messages.VersionStatus) -> tuple[str, str]:
     return status.version_dir, status.manifest_sha256
 
 
-async def _main(control_descriptor: int, port: int) -> None:
+async def _main(control_descriptor: int, port: int, worker_within_s: float) -> None:
     control = await ControlConnection.open(control_descriptor)
     identity = await control.identity()
     settings = identity.settings
@@ -267,6 +269,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         admin=(_http_server(api.admin, api.refusals, settings), settings.admin_port) if api.admin else None,
         shutdown_s=settings.shutdown_timeout_ms / 1000,
         keys_file=settings.api_keys_file,
+        worker_within_s=worker_within_s,
     )
     await process.run(port)
 
@@ -311,9 +314,10 @@ def main() -> None:
     """Entry point of the child process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--worker-within-s", type=float, default=_WORKER_WITHIN_S)
     arguments = begun(parser)
     _tune_garbage_collection()
-    uvloop.run(_main(arguments.control_fd, arguments.port))
+    uvloop.run(_main(arguments.control_fd, arguments.port, arguments.worker_within_s))
 
 
 if __name__ == "__main__":

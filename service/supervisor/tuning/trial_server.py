@@ -26,6 +26,7 @@ from saccade.service.supervisor.tuning.trial_process import TrialProcess
 
 HOST = "127.0.0.1"
 _DEADLINE_MS = 60_000.0  # longer than all trials together
+_WORKER_WITHIN_S = 60.0  # likewise: a process that listens has every worker, so that no request is refused
 
 
 class TrialServer:
@@ -129,8 +130,8 @@ class TrialServer:
             api.port = reservation.getsockname()[1]
         devices = ",".join(worker.device for worker in self._all_workers())
         settings = self._settings.model_copy(update={"device": devices, "api_processes": count})
-        arguments, complete = ("--port", str(api.port)), resolved(settings, self._task.cores)
-        await api.start(API_MODULE, f"api-{api.port}", arguments, complete, "")
+        arguments = ("--port", str(api.port), "--worker-within-s", str(_WORKER_WITHIN_S))
+        await api.start(API_MODULE, f"api-{api.port}", arguments, resolved(settings, self._task.cores), "")
         await api.receive(messages.ApiReady)
 
     def _catalog(self, workers: Iterable[_Worker]) -> messages.Catalog:
