@@ -266,7 +266,8 @@ def serve(settings: Settings, cores: int) -> None:
                 mirror.wait_until_usable()
         ensure_pinned(settings, signatures)
         folder = held.enter_context(runtime_dir())
-        complete = resolved(tuned(settings, cores), cores)
+        with _ended_by_sigterm():
+            complete = resolved(tuned(settings, cores), cores)
         asyncio.run(Supervisor(complete, signatures, folder, reservation, mirror, waiting.close).run())
 
 

@@ -8,5 +8,6 @@ trial_load.py      the client: a closed loop
 tune.py            decides at start what to measure, and changes the settings
 variant_speeds.py  has the variants of a version compared before it is loaded
 comparing.py       times them in turns, in a process of its own
+program.py         runs either of these processes, which ends with the server
 kept.py            keeps results for the next start
 """

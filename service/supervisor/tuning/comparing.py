@@ -21,6 +21,7 @@ from saccade.service.backends.registry import backend_name, load_backend
 from saccade.service.backends.requests import load_request, variant_named
 from saccade.service.errors import RepositoryError
 from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, pairs_of, reason_of, timed_in_turns
+from saccade.service.supervisor.tuning.program import order_from_parent
 from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
 
 _TURNS = 5
@@ -74,7 +75,7 @@ def sizes_within(budget_s: float, image_s: float, batch_sizes: tuple[int, ...]) 
 
 def main() -> None:
     """Entry point of the child process."""
-    order = Comparison.model_validate_json(sys.stdin.buffer.read())
+    order = Comparison.model_validate_json(order_from_parent())
     sys.stdout.write(compare(order).model_dump_json())
 
 

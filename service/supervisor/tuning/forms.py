@@ -8,14 +8,17 @@ request soonest, and holds every network only once. A setting that the operator 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
 from saccade.service.settings import Settings, resolved
 
+ROUNDS = 4  # of trials at most
 _MOST_WORKERS = 4  # each worker holds every network
 _WORTH_IT = 1.05  # a smaller gain over the usual best is within the error of so short a measurement
 _IN_REACH = 0.85  # of the highest throughput in one round; a form below it is not the best one
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _LATER_MS, _LATER_SHARE = 10.0, 0.1  # a single request may be answered later by the larger, for throughput
 
 
@@ -43,9 +46,9 @@ class ProcessFormSpeed(msgspec.Struct, frozen=True):
     """The speed that was measured for a form."""
 
     form: ProcessForm
-    images_per_s: float  # answers per second of a closed loop through all processes of the form
-    lone_ms: float  # time of a single request without other load
-    rounds: int  # how often it was measured; 0 where a single request would take too long
+    images_per_s: NotNegative  # answers per second of a closed loop through all processes of the form
+    lone_ms: NotNegative  # time of a single request without other load
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=ROUNDS)]  # 0 where a single request would take too long
 
 
 def forms_for(settings: Settings, cores: int) -> list[ProcessForm]:

@@ -8,18 +8,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import os
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.plain_files import read_plain
 
 log = structlog.get_logger()
 
+KeptT = TypeVar("KeptT")
+
 LARGEST_FILE_BYTES = 512 * 1024 * 1024  # all that is compared is loaded at once
+_MOST_BYTES = 1 << 20  # far more than any result has
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -36,11 +41,24 @@ def files_of(manifest: Manifest, variants: Iterable[str]) -> list[str]:
     return sorted(entry.sha256 for entry in manifest.files if entry.path in paths)
 
 
+def known(place: Path, read: Callable[[bytes], KeptT]) -> KeptT | None:
+    """What an earlier start kept here; None, so that it is measured again, where that is nothing or `read` raises."""
+    try:
+        return read(read_plain(place, _MOST_BYTES))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whoever can write to the repository must not keep a server from starting
+        log.info("tuning_not_known", place=str(place), reason=last_line(str(error) or type(error).__name__))
+        return None
+
+
 def keep(place: Path, content: bytes) -> None:
-    partial = place.with_suffix(f".{os.getpid()}")
+    """Replaces the file as a whole; servers that share the repository may do so at the same time."""
+    partial = place.with_suffix(f".{secrets.token_hex(8)}")
     try:
         place.parent.mkdir(exist_ok=True)
-        partial.write_bytes(content)
+        with partial.open("xb") as file:
+            file.write(content)
         partial.replace(place)
     except OSError as error:
         log.info("tuning_not_kept", place=str(place), reason=error.strerror)

@@ -31,14 +31,21 @@ from saccade.service.metrics import MULTIPROCESS_DIR
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
 from saccade.service.settings import Settings
-from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, in_reach, is_soon_enough
+from saccade.service.supervisor.tuning.forms import (
+    ROUNDS,
+    ProcessForm,
+    ProcessFormSpeed,
+    TuningTask,
+    in_reach,
+    is_soon_enough,
+)
+from saccade.service.supervisor.tuning.program import order_from_parent
 from saccade.service.supervisor.tuning.trial_load import TrialLoad
 from saccade.service.supervisor.tuning.trial_process import import_once
 from saccade.service.supervisor.tuning.trial_server import HOST, TrialServer
 
 _PICTURE = (375, 500, 3)
 _QUALITY = 80  # JPEG quality; the file has about 36 KB
-_ROUNDS = 4
 _WARM_UP_S = 0.15
 _SECONDS = 0.45  # of one form in one round
 _BUDGET_S = 17.0  # no round begins that would end later; the server must start within 20 s
@@ -95,7 +102,7 @@ async def tried(
     rates: dict[ProcessForm, list[float]] = {form: [] for form in forms}
     left = [form for form in forms if is_soon_enough(lone_ms[_worker_of(form)], lone_ms[_worker_of(forms[0])])]
     trial_s = 0.0
-    for number in range(_ROUNDS):
+    for number in range(ROUNDS):
         begin_s = now_s()
         if len(left) < 2 or (number > 0 and begin_s + len(left) * trial_s > end_s):
             break
@@ -157,7 +164,7 @@ def picture() -> bytes:
 
 def main() -> None:
     """Entry point of the child process."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=TuningTask)
+    task = msgspec.json.decode(order_from_parent(), type=TuningTask)
     sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(measure(task))))
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import multiprocessing
+import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import TypeVar
@@ -72,5 +75,14 @@ class TrialProcess:
 
 def run_program(module: str, control: socket.socket, arguments: Sequence[str]) -> None:
     """What the forked process does."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     sys.argv = [module, "--control-fd", str(control.detach()), *arguments]
     importlib.import_module(module).main()
+
+
+def _end_with_parent() -> None:
+    """Ends this process with whoever tries forms, who is not its parent to the kernel: it was forked by another."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,12 +29,14 @@ from saccade.service.supervisor.tuning.forms import (
     form_text,
     forms_for,
 )
-from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, last_line, place_of
+from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, known, last_line, place_of
+from saccade.service.supervisor.tuning.program import answer_of
 
 log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
+_ROUNDS_TO_KEEP = 2  # a single one may have been cut short by a machine that did much else
 _SLOWEST_IMAGE_S = 0.2  # a slower network fills the cores in any form, and too few images would be counted
 _MOST_BATCH_S = 0.05  # with larger batches, trials would last longer than they count
 
@@ -52,14 +54,14 @@ def tuned(settings: Settings, cores: int) -> Settings:
         manifest, _ = read_manifest(Path(task.version_dir))
         files = files_of(manifest, [task.variant])
         place = place_of(settings.repository, files, task.forms, task.cores)
-        known = _known(place, forms)
-        measured = known or _measure(task)
-    except (SaccadeError, ManifestError, OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
+        before = known(place, partial(_read, forms))
+        measured = before or _measure(task)
+    except (SaccadeError, ManifestError, OSError, msgspec.MsgspecError) as error:
         log.warning("tuning_failed", reason=last_line(str(error)), effect="cores are used by rule")
         return settings
     choice = chosen(measured)
-    is_kept = bool(known) or choice.rounds > 1  # one round may have been cut short by a machine that did much else
-    if not known and is_kept:
+    is_kept = choice.rounds >= _ROUNDS_TO_KEEP
+    if before is None and is_kept:
         keep(place, msgspec.json.format(msgspec.json.encode(measured)))
     log.info(
         "tuned",
@@ -70,7 +72,7 @@ def tuned(settings: Settings, cores: int) -> Settings:
         lone_ms={form_text(each.form): each.lone_ms for each in measured},
         rounds={form_text(each.form): each.rounds for each in measured},
         seconds=round(time.monotonic() - start_s, 2),
-        measured="before" if known else "now",
+        measured="before" if before else "now",
         kept=is_kept,
     )
     return applied(settings, choice.form)
@@ -110,13 +112,12 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
     return TuningTask(str(version_dir), name, tuple(forms), cores, sizes, settings.model_dump_json())
 
 
-def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
-    """Returns the results of an earlier start; empty when there are none for these forms."""
-    try:
-        found = msgspec.json.decode(place.read_bytes(), type=list[ProcessFormSpeed])
-    except (OSError, msgspec.MsgspecError):
-        return []
-    return found if found and found[0].form == forms[0] and {each.form for each in found} <= set(forms) else []
+def _read(forms: Sequence[ProcessForm], content: bytes) -> list[ProcessFormSpeed]:
+    """The results of an earlier start. Raises MsgspecError, or ValueError where they are not what is kept of these."""
+    found = msgspec.json.decode(content, type=list[ProcessFormSpeed])
+    if [each.form for each in found] != list(forms) or chosen(found).rounds < _ROUNDS_TO_KEEP:
+        raise ValueError("it is no result for these forms")
+    return found
 
 
 def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
@@ -124,13 +125,5 @@ def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
     log.info(
         "tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms), takes=takes
     )
-    found = subprocess.run(
-        [sys.executable, "-P", "-m", _MODULE],
-        input=msgspec.json.encode(task),
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if found.returncode != 0:
-        raise RepositoryError(found.stderr.decode(errors="replace") or f"{_MODULE} ended with {found.returncode}")
-    return msgspec.json.decode(found.stdout, type=list[ProcessFormSpeed])
+    found = asyncio.run(answer_of(_MODULE, msgspec.json.encode(task), _TIMEOUT_S))
+    return msgspec.json.decode(found, type=list[ProcessFormSpeed])

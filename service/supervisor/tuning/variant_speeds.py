@@ -5,26 +5,25 @@ Where nothing can be compared, or comparing fails, the exporter's comparison sta
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import structlog
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.models.contract.paired_speed import MIN_ROUNDS, PairedSpeed
 from saccade.models.contract.specs import Frozen
 from saccade.service.backends.registry import absent_kinds
 from saccade.service.device_names import is_cpu
+from saccade.service.paired_timing import ROUNDS
 from saccade.service.repository.variants import by_exactness, runnable_variants, with_pairs
 from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.settings import Settings
 from saccade.service.supervisor.placement.specs import batch_sizes
-from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, last_line, place_of
+from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, known, last_line, place_of
+from saccade.service.supervisor.tuning.program import answer_of
 
 log = structlog.get_logger()
 
@@ -76,14 +75,14 @@ async def compared_here(version: VerifiedVersion, settings: Settings, *, may_mea
         order.threads,
         order.allow_spinning,
     )
-    found = known = _known(place)
+    found = before = known(place, partial(_read, order))
     fields = {"model": manifest.model, "version": manifest.version}
     if found is None:
         if not may_measure:
             return version
         try:
             found = await _measured(order)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, ValueError) as error:
             reason = last_line(str(error) or type(error).__name__)
             log.warning("variants_not_compared", **fields, reason=reason, effect="the exporter's comparison stands")
             return version
@@ -96,7 +95,7 @@ async def compared_here(version: VerifiedVersion, settings: Settings, *, may_mea
         **fields,
         pairs={name: [each.text for each in pairs] for name, pairs in found.pairs.items() if pairs},
         seconds=round(time.monotonic() - start_s, 2),
-        measured="before" if known else "now",
+        measured="before" if before else "now",
         kept=found.is_worth_keeping,
     )
     return replace(version, manifest=with_pairs(manifest, found.pairs), is_compared_here=True)
@@ -132,26 +131,24 @@ def _file_bytes(manifest: Manifest, names: tuple[str, ...]) -> int:
     return sum(entry.size_bytes for entry in manifest.files if entry.sha256 in digests)
 
 
-def _known(place: Path) -> ComparedHere | None:
-    """The results of an earlier start."""
-    with contextlib.suppress(OSError, ValidationError):
-        return ComparedHere.model_validate_json(place.read_bytes())
-    return None
+def _read(order: Comparison, content: bytes) -> ComparedHere:
+    """The results of an earlier start. Raises ValueError where they are not what is kept of this comparison."""
+    found = ComparedHere.model_validate_json(content)
+    against = {name: tuple(pair.against for pair in pairs) for name, pairs in found.pairs.items()}
+    if against != {name: order.variants[:number] for number, name in enumerate(order.variants)}:
+        raise ValueError("it does not have every pair of these variants")
+    if not found.is_worth_keeping or not all(
+        pair.device_kind == "cpu"
+        and pair.ci_low <= pair.ratio <= pair.ci_high
+        and MIN_ROUNDS <= pair.rounds <= ROUNDS
+        and set(pair.batch_sizes) <= set(order.batch_sizes)
+        for pairs in found.pairs.values()
+        for pair in pairs
+    ):
+        raise ValueError("it has a pair that no comparison gives")
+    return found
 
 
 async def _measured(order: Comparison) -> ComparedHere:
     """Compares in a process of its own, so that a runtime that crashes ends no server. Raises OSError or ValueError."""
-    pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", _MODULE, stdin=pipe, stdout=pipe, stderr=pipe
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            out, errors = await child.communicate(order.model_dump_json().encode())
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode != 0:
-        raise OSError(errors.decode(errors="replace") or f"{_MODULE} ended with {child.returncode}")
-    return ComparedHere.model_validate_json(out)
+    return ComparedHere.model_validate_json(await answer_of(_MODULE, order.model_dump_json().encode(), _TIMEOUT_S))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -38,12 +39,12 @@ def logs() -> Iterator[list[Any]]:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[TuningTask]:
-    """Tasks that were measured; two workers do more."""
+    """Tasks that were measured; two workers with one HTTP process do more."""
     tasks: list[TuningTask] = []
 
     def measure(task: TuningTask) -> list[ProcessFormSpeed]:
         tasks.append(task)
-        return [ProcessFormSpeed(ONE, 100.0, 2.0, 3), ProcessFormSpeed(TWO, 120.0, 3.0, 3)]
+        return [ProcessFormSpeed(form, 120.0 if form == TWO else 100.0, 2.0, 3) for form in task.forms]
 
     monkeypatch.setattr(tune_module, "_measure", measure)
     return tasks
@@ -82,11 +83,31 @@ def test_other_cores_are_measured_again(repository: Path, measured: list[TuningT
     assert [task.cores for task in measured] == [2, 4]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'[{"form": {"workers": 9}}]', b"\xff"])
-def test_damaged_memory_is_measured_again(repository: Path, measured: list[TuningTask], content: bytes) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda kept: b"",
+    "no form": lambda kept: b"[]",
+    "no bytes of ours": lambda kept: b"\xff",
+    "deep": lambda kept: b"[" * 100_000,
+    "a form is missing": lambda kept: msgspec.json.encode(msgspec.json.decode(kept)[:-1]),
+    "another order": lambda kept: msgspec.json.encode(msgspec.json.decode(kept)[::-1]),
+    "negative rate": lambda kept: kept.replace(b"120.0", b"-120.0"),
+    "endless rate": lambda kept: kept.replace(b"120.0", b"1e999"),
+    "no number": lambda kept: kept.replace(b"120.0", b"NaN"),
+    "too many rounds": lambda kept: kept.replace(b'"rounds": 3', b'"rounds": 300'),
+    "too few rounds": lambda kept: kept.replace(b'"rounds": 3', b'"rounds": 1'),
+    "huge": lambda kept: kept + b" " * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_memory_is_measured_again(
+    repository: Path, measured: list[TuningTask], damage: Callable[[bytes], bytes]
+) -> None:
     tuned(Settings(repository=repository), 2)
     (kept,) = (repository / ".tuning").iterdir()
-    kept.write_bytes(content)
+    damaged = damage(kept.read_bytes())
+    assert damaged != kept.read_bytes()
+    kept.write_bytes(damaged)
     assert len(tuned(Settings(repository=repository), 2).devices) == 2
     assert len(measured) == 2
 

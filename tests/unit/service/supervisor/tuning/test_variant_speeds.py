@@ -23,7 +23,7 @@ from tests.support.graphs import classifier_graph, slowed
 from tests.support.versions import manifest_for, publish, with_files, with_variants
 
 FASTER = PairedSpeed(
-    against="fp32", device_kind="cpu", ratio=2.0, ci_low=1.9, ci_high=2.1, rounds=40, batch_sizes=(1, 8)
+    against="fp32", device_kind="cpu", ratio=2.0, ci_low=1.9, ci_high=2.1, rounds=9, batch_sizes=(1, 8)
 )
 
 
@@ -173,12 +173,42 @@ def test_a_doubt_that_a_calmer_machine_may_end_is_not_kept(low: float, high: flo
     assert ComparedHere(pairs={"fp32": (), "int8-cpu": (pair,)}).is_worth_keeping == is_kept
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"pairs"', '"no"'),
+        ('"fp32": []', '"fp16": []'),
+        ('"against": "fp32"', '"against": "fp16"'),
+        ('"against": "fp32"', '"against": "int8-cpu"'),
+        ('"cpu"', '"cuda"'),
+        ('"ratio": 2.0', '"ratio": 3.0'),
+        ('"ci_high": 2.1', '"ci_high": Infinity'),
+        ('"ci_low": 1.9', '"ci_low": 2.05'),
+        ('"rounds": 9', '"rounds": 1000'),
+        ('"rounds": 9', '"rounds": 5'),
+        ('"failures": {}', '"failures": {"fp32": "no memory"}'),
+    ],
+)
 def test_a_damaged_result_is_measured_again(
-    version: VerifiedVersion, settings: Settings, orders: list[Comparison]
+    version: VerifiedVersion, settings: Settings, orders: list[Comparison], old: str, new: str
 ) -> None:
     here(version, settings)
     (kept,) = (settings.repository / ".tuning").iterdir()
-    kept.write_bytes(b"{}")
+    content = kept.read_text("utf-8")
+    assert old in content
+    kept.write_text(content.replace(old, new), "utf-8")
+
+    assert chosen(here(version, settings).manifest) == "int8-cpu"
+    assert len(orders) == 2
+
+
+@pytest.mark.parametrize("content", ["{}", '{"pairs": {}}', '{"pairs": {"fp32": [], "int8-cpu": []}}'])
+def test_a_result_without_the_pairs_is_measured_again(
+    version: VerifiedVersion, settings: Settings, orders: list[Comparison], content: str
+) -> None:
+    here(version, settings)
+    (kept,) = (settings.repository / ".tuning").iterdir()
+    kept.write_text(content, "utf-8")
 
     assert chosen(here(version, settings).manifest) == "int8-cpu"
     assert len(orders) == 2
