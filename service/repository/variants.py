@@ -17,7 +17,7 @@ from saccade.service.errors import RepositoryError
 _TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu", "openvino"), "cuda": ("any", "gpu")}
 ROUNDING: Mapping[str, int] = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 2}
 Absent = Mapping[str, str]
-"""Kinds of variants, "target/precision", for which this server lacks runtime or instructions, each with the reason."""
+"""What cannot run here, each with the reason: kinds of variants, "target/precision", and variants by their names."""
 NOTHING_ABSENT: Absent = MappingProxyType({})
 
 
@@ -115,18 +115,19 @@ def kind_of(device: str) -> str:
 def runnable_variants(manifest: Manifest, device: str, absent: Absent = NOTHING_ABSENT) -> list[Variant]:
     """The accepted variants that run on a device without TensorRT."""
     targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
-    return [item for item in manifest.accepted_variants() if item.target in targets and _kind(item) not in absent]
+    accepted = (item for item in manifest.accepted_variants() if item.target in targets)
+    return [item for item in accepted if _why_absent(item, absent) is None]
 
 
 def absent_variants(manifest: Manifest, device: str, absent: Absent) -> list[tuple[Variant, str]]:
     """The accepted variants that would run on this kind of device, but not here, each with the reason."""
     targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
     accepted = (item for item in manifest.accepted_variants() if item.target in targets)
-    return [(item, absent[_kind(item)]) for item in accepted if _kind(item) in absent]
+    return [(item, reason) for item in accepted if (reason := _why_absent(item, absent)) is not None]
 
 
-def _kind(item: Variant) -> str:
-    return f"{item.target}/{item.precision}"
+def _why_absent(item: Variant, absent: Absent) -> str | None:
+    return absent[item.name] if item.name in absent else absent.get(f"{item.target}/{item.precision}")
 
 
 def gate_state(variant: Variant) -> str:

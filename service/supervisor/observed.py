@@ -15,6 +15,7 @@ from saccade.service.ipc.messages import InstanceState as Report
 from saccade.service.repository.open import FoundVersion
 from saccade.service.supervisor.engines.plan_decision import PlanDecision
 from saccade.service.supervisor.facts import Facts, MemoryKey, memory_key
+from saccade.service.supervisor.placement.specs import Specs
 from saccade.service.supervisor.policy import ServingPolicy
 from saccade.service.supervisor.state import (
     Failed,
@@ -85,6 +86,18 @@ class Observed:
         version = self.versions.get(found.key)
         if version is not None and version.found == found:
             self.versions[found.key] = replace(version, check=check)
+
+    def chosen_again(self, key: VersionKey, specs: Specs) -> None:
+        """Notes other instances for a version, and forgets those that failed."""
+        version = self.versions[key]
+        if version.verified is None:
+            return
+        choice = specs.choice(is_compared_here=version.verified.version.is_compared_here)
+        self.versions[key] = replace(version, check=replace(version.verified, specs=specs, choice=choice))
+        kept = {spec for levels in specs.by_device.values() for spec in levels}
+        for slot, state in list(self.instances.items()):
+            if slot.key == key and isinstance(state, Failed) and slot.spec not in kept:
+                del self.instances[slot]
 
     def is_loaded(self, model: str) -> bool:
         """Returns whether a version of a model is loaded, or was asked for."""

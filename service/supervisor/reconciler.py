@@ -33,6 +33,7 @@ from saccade.service.supervisor.devices import DeviceSupervision
 from saccade.service.supervisor.engines.plans import Plans
 from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
+from saccade.service.supervisor.placement.specs import specs_without
 from saccade.service.supervisor.quarantine import Quarantines
 from saccade.service.supervisor.repository_mirror import RepositoryMirror
 from saccade.service.supervisor.repository_watch import RepositoryWatch
@@ -130,8 +131,29 @@ class Reconciler:
             self._ready_models.add(slot.key.model)
             self.quarantines.loaded(slot.key)
         elif isinstance(state, Failed):
+            if self._choose_again(slot):
+                log.warning("variant_passed_over", **fields, reason=state.reason, effect="the next best one is loaded")
+                return
             log.error("version_failed", **fields, reason=state.reason)
             self.plans.not_opened(slot.key, slot.spec, state.reason)
+
+    def _choose_again(self, failed: Slot) -> bool:
+        """Has other variants of a version loaded on a device where all that were chosen failed; returns whether."""
+        version, device = self.observed.versions.get(failed.key), failed.device
+        if version is None or version.verified is None:
+            return False
+        specs, manifest = version.verified.specs, version.verified.version.manifest
+        reasons = {}
+        for spec in specs.by_device.get(device, ()):
+            state = self.observed.instances.get(Slot(failed.key, spec))
+            if not isinstance(state, Failed):  # another level of the ladder may answer
+                return False
+            reasons[spec.variant] = state.reason
+        others = specs_without(specs, manifest, device, reasons, self._settings)
+        if others is None:
+            return False
+        self.observed.chosen_again(failed.key, others)
+        return True
 
     def desire(self, key: VersionKey) -> None:
         """Notes that requests wait for a version."""

@@ -173,8 +173,7 @@ class RepositoryWatch:
         specs = specs_for(version.manifest, self._other_devices, settings)
         for device, reasons in specs.left_out.items():
             log.warning("rungs_left_out", **fields, device=device, reasons=reasons)
-        where = "on this machine" if version.is_compared_here else "at export"
-        choice = "; ".join(f"{each}; measured {where}" for each in dict.fromkeys(specs.choices.values()))
+        choice = specs.choice(is_compared_here=version.is_compared_here)
         if choice:
             log.info("variant_chosen", **fields, reason=choice)
         sizes = batch_sizes(version.manifest, settings)

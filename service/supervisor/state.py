@@ -247,10 +247,22 @@ def _reason(version: Version, instances: Instances) -> str:
         return LOADS_ON_REQUEST
     if version_state(version, instances.values()) is not VersionState.FAILED:
         return ""
-    reasons = {slot.device: state.reason for slot, state in instances.items() if isinstance(state, NoRoom | Failed)}
+    reasons = {
+        slot.device: _with_failed(version, slot, state.reason)
+        for slot, state in instances.items()
+        if isinstance(state, NoRoom | Failed)
+    }
     if len({*reasons.values()}) == 1:
         return next(iter(reasons.values()))
     return "; ".join(f"{device}: {reason}" for device, reason in reasons.items())
+
+
+def _with_failed(version: Version, slot: Slot, reason: str) -> str:
+    """The reason, after those of the variants that were tried on the device before."""
+    before = version.verified.specs.failed.get(slot.device, {}) if version.verified else {}
+    if not before:
+        return reason
+    return "; ".join(f"{name}: {why}" for name, why in {**before, slot.spec.variant: reason}.items())
 
 
 def _instance_status(slot: Slot, state: InstanceState) -> InstanceStatus:

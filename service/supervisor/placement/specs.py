@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.backends.registry import absent_kinds, backend_name
 from saccade.service.device_names import device_kind
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.tensor_slots import layout_of
-from saccade.service.repository.variants import comparisons
+from saccade.service.repository.variants import NOTHING_ABSENT, Absent, comparisons
 from saccade.service.settings import Settings
 from saccade.service.supervisor.ladder import ladder_for
 
@@ -36,11 +36,22 @@ class Specs:
     refusals: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # variants that were named and cannot serve
     choices: dict[str, str] = field(default_factory=dict)  # why the first variant serves, where there are others
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)  # variants that did not load, with the reasons
+
+    def choice(self, *, is_compared_here: bool) -> str:
+        """Says in words why the first variants serve; empty where there are no others."""
+        where = "on this machine" if is_compared_here else "at export"
+        return "; ".join(f"{each}; measured {where}" for each in dict.fromkeys(self.choices.values()))
 
 
-def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
-    """Returns the instances on these devices. Raises RepositoryError when no device of the server can serve."""
+def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings, failed: Absent = NOTHING_ABSENT) -> Specs:
+    """Returns the instances on these devices, without variants that failed there.
+
+    Raises RepositoryError when no device of the server can serve.
+    """
     specs, absent = Specs(), absent_kinds(settings.backend)
+    if failed:
+        absent = {**absent, **failed}
     for device in devices:
         try:
             ladder = ladder_for(manifest, device, settings.variant, settings.ladder_names, absent)
@@ -59,6 +70,30 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
     if is_all and not specs.by_device:
         raise RepositoryError(specs.refusals[devices[0]])
     return specs
+
+
+def specs_without(
+    specs: Specs, manifest: Manifest, device: str, failed: dict[str, str], settings: Settings
+) -> Specs | None:
+    """Returns the instances with others on this device, in place of variants that did not load there.
+
+    None where nothing else may serve: the settings name the variant, none is left, or plans decide.
+    """
+    if settings.variant != "auto" or settings.ladder_names or device not in specs.by_device:
+        return None
+    failed = {**specs.failed.get(device, {}), **failed}
+    try:
+        others = specs_for(manifest, [device], settings, failed)
+    except RepositoryError:
+        return None
+    if device not in others.by_device:
+        return None
+    return replace(
+        specs,
+        by_device=specs.by_device | others.by_device,
+        choices=specs.choices | others.choices,
+        failed={**specs.failed, device: failed},
+    )
 
 
 def ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:

@@ -1,0 +1,74 @@
+"""A variant that this machine computes wrongly: the next best one serves, unless the variant was named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.models.contract.replay import REPLAY_FILE, Arrays, replay_bytes
+from tests.support.images import red_png
+from tests.support.server import running_server
+from tests.support.versions import SIDE, manifest_for, publish, with_files, with_variants
+
+RED = 200
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "repository"
+
+
+def publish_wrong(repository: Path, *wrong: str) -> None:
+    """int8-cpu is the fastest; the recorded answers of the wrong variants are not those of the fake backend."""
+    picture = np.full((1, SIDE, SIDE, 3), RED, np.uint8)
+    names = ("fp32", "int8-cpu", "int8-slow")
+    answers: dict[str, Arrays] = {
+        name: [np.full((1, 10), RED / 255 - 0.5 * (name in wrong), np.float32), np.arange(10)[None]] for name in names
+    }
+    manifest = with_variants(manifest_for("digits", 1), fp32=(0.95, 100), int8_cpu=(0.94, 300), int8_slow=(0.94, 50))
+    files = {"model.onnx": b"weights", REPLAY_FILE: replay_bytes(picture, answers)}
+    publish(repository, with_files(manifest, files), files=files)
+
+
+def state_of(version: dict[str, Any] | None) -> str:
+    return version["state"] if version else ""
+
+
+@pytest.mark.parametrize("ladder", ["off", "auto"])
+def test_what_answers_wrongly_here_is_passed_over_with_its_reason(
+    repository: Path, tmp_path: Path, ladder: str
+) -> None:
+    wrong = {"off": ("int8-cpu",), "auto": ("fp32", "int8-cpu")}[ladder]  # all levels of the ladder
+    publish_wrong(repository, *wrong)
+    serves = {"off": "fp32", "auto": "int8-slow"}[ladder]
+    with running_server(repository, tmp_path, ladder=ladder) as server:
+        answer = server.predict("digits", red_png(RED))
+        assert (answer.status_code, answer.json()["variant"]) == (200, serves)
+        found = server.wait_state("digits", 1, "ready")
+        assert f"{serves} " in found["choice"]
+        assert "int8-cpu cannot serve here: its answers to 1 recorded pictures differ here" in found["choice"]
+        assert found["reason"] == ""
+        (told,) = server.events("variant_passed_over")
+        assert told["variant"] in wrong
+        assert "differ here" in told["reason"]
+
+
+@pytest.mark.parametrize("ladder", ["off", "auto"])
+def test_a_version_without_any_right_variant_fails_with_all_reasons(
+    repository: Path, tmp_path: Path, ladder: str
+) -> None:
+    publish_wrong(repository, "fp32", "int8-cpu", "int8-slow")
+    with running_server(repository, tmp_path, ladder=ladder, wait=False) as server:
+        found = server.wait_state("digits", 1, "failed")
+        assert all(f"{name}: its answers" in found["reason"] for name in ("fp32", "int8-cpu", "int8-slow"))
+
+
+def test_a_named_variant_that_answers_wrongly_fails_the_version(repository: Path, tmp_path: Path) -> None:
+    publish_wrong(repository, "int8-cpu")
+    with running_server(repository, tmp_path, variant="int8-cpu", wait=False) as server:
+        found = server.wait_state("digits", 1, "failed")
+        assert "choose another variant" in found["reason"]
+        assert server.events("variant_passed_over") == []
