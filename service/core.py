@@ -38,6 +38,8 @@ class Outcome(StrEnum):
 
 
 STABLE = "stable"  # the label of the version that answers by default
+SHORTEST_OBJECTIVE_MS, LONGEST_OBJECTIVE_MS = 1.0, 3_600_000.0  # nothing can be answered in less than the first
+OBJECTIVE_RANGE = f"a number between {SHORTEST_OBJECTIVE_MS:.0f} and {LONGEST_OBJECTIVE_MS:.0f} ms"
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,6 @@ class Settings(BaseModel):
     )
     objective_ms: float = Field(
         0.0,
-        ge=0.0,
         description="time in which a request without a deadline must be answered, or is refused, where its model's "
         "document names none; beyond half of it a ladder's cheaper variants answer; 0: ten runs of the model, and for "
         "a ladder the request's deadline_ms",
@@ -286,6 +285,8 @@ class Settings(BaseModel):
             raise ValueError("default_deadline_ms must not exceed max_deadline_ms")
         if self.max_body_bytes > self.max_buffered_bytes:
             raise ValueError("max_body_bytes must not exceed max_buffered_bytes")
+        if self.objective_ms and not 1.0 <= self.objective_ms <= 3_600_000.0:  # as a model's own objective
+            raise ValueError("SACCADE_OBJECTIVE_MS must be 0, or a number between 1 and 3600000 ms")
         names = self.ladder_names
         if names and self.variant not in ("auto", names[0]):
             raise ValueError(
@@ -298,9 +299,7 @@ class Settings(BaseModel):
         if self.admin_port and self.api_keys_file is None:
             raise ValueError("SACCADE_ADMIN_PORT needs SACCADE_API_KEYS_FILE, with a key of scope admin in it")
         if self.require_signature and not self.trusted_keys:
-            raise ValueError(
-                "SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS: the public keys of who may sign versions"
-            )
+            raise ValueError("SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS: public keys of who may sign")
         return self
 
 

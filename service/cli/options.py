@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import click
 
 from saccade.service.cli.stored_repository import place
+from saccade.service.core import LONGEST_OBJECTIVE_MS, OBJECTIVE_RANGE, SHORTEST_OBJECTIVE_MS
+
+
+class ObjectiveMs(click.ParamType[float]):
+    """Milliseconds in which requests are to be answered; nan is refused, too, which `click.FloatRange` takes."""
+
+    name = "ms"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        with contextlib.suppress(ValueError):
+            if SHORTEST_OBJECTIVE_MS <= float(value) <= LONGEST_OBJECTIVE_MS:
+                return float(value)
+        self.fail(f"{value!r} is not {OBJECTIVE_RANGE}", param, ctx)
+
 
 repository_option = click.option(
     "--repository",

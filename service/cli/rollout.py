@@ -13,11 +13,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from saccade.service.cli.options import json_option, repository_option, serving_dir_option
+from saccade.service.cli.options import ObjectiveMs, json_option, repository_option, serving_dir_option
 from saccade.service.cli.rollout_change import (
     Request,
     change_options,
-    milliseconds_of,
     number_of,
     plain,
     words_of,
@@ -117,7 +116,7 @@ def canary_command(request: Request, version: str, share: float) -> None:
 @click.argument("objective_ms", metavar="MS|none")
 def objective_command(request: Request, objective_ms: str) -> None:
     """Has requests for MODEL without a deadline be answered within MS, or refused; none: the server's objective."""
-    request.make(with_objective(None if objective_ms == "none" else milliseconds_of(objective_ms)))
+    request.make(with_objective(None if objective_ms == "none" else ObjectiveMs().convert(objective_ms, None, None)))
 
 
 @rollout.command("promote")

@@ -86,13 +86,6 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-def milliseconds_of(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise click.UsageError(f"{text!r} is no number of milliseconds") from None
-
-
 def plain(document: ServingDocument | None) -> dict[str, Any] | None:
     return None if document is None else document.model_dump(mode="json")
 

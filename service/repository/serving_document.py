@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from saccade.models.contract.manifest import MAX_VERSION
 from saccade.models.contract.plain_files import open_plain
-from saccade.service.core import STABLE
+from saccade.service.core import LONGEST_OBJECTIVE_MS, SHORTEST_OBJECTIVE_MS, STABLE
 from saccade.service.errors import RepositoryError
 
 SERVING_NAME = "serving.json"
@@ -21,7 +21,6 @@ _SCHEMA_VERSION = 1
 MOST_DOCUMENT_BYTES = 64 * 1024
 _LONGEST_GRACE_S = 7 * 86_400.0
 _LONGEST_STEP_S = 7 * 86_400.0
-_LONGEST_OBJECTIVE_MS = 3_600_000.0
 Number = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
@@ -100,7 +99,7 @@ class ServingDocument(BaseModel):
     rollout: Rollout | None = None  # of the canary
     grace_s: float = Field(600.0, ge=0.0, le=_LONGEST_GRACE_S)  # the old stable stays loaded for so long
     # A request without a deadline is refused where it could not be answered within it; None: the server's objective.
-    objective_ms: float | None = Field(None, gt=0.0, le=_LONGEST_OBJECTIVE_MS)
+    objective_ms: float | None = Field(None, ge=SHORTEST_OBJECTIVE_MS, le=LONGEST_OBJECTIVE_MS)
     changed_at: str = Field("", max_length=64)
     changed_by: str = Field("", max_length=256)
     reason: str = Field("", max_length=1000)

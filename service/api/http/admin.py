@@ -26,7 +26,7 @@ from saccade.service.api.http.key_gate import KEY
 from saccade.service.api.http.model_routes import serving_info
 from saccade.service.api.http.request_head import request_id_of
 from saccade.service.api.http.schemas import ServingInfo
-from saccade.service.core import GIVEN_UP, STABLE, VersionState
+from saccade.service.core import GIVEN_UP, LONGEST_OBJECTIVE_MS, SHORTEST_OBJECTIVE_MS, STABLE, VersionState
 from saccade.service.errors import BadParameter, BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
 from saccade.service.ipc.api_keys import ApiKey
 from saccade.service.repository.serving_changes import (
@@ -73,7 +73,9 @@ class CanaryBody(ChangeBody):
 
 
 class ObjectiveBody(ChangeBody):
-    objective_ms: float | None = Field(gt=0.0, description="null: the server's objective")
+    objective_ms: float | None = Field(
+        ge=SHORTEST_OBJECTIVE_MS, le=LONGEST_OBJECTIVE_MS, description="null: the server's objective"
+    )
 
 
 class PromoteBody(ChangeBody):

@@ -197,6 +197,14 @@ def test_a_ladder_that_makes_no_sense_is_refused(text: str) -> None:
         settings_from({"SACCADE_LADDER": text})
 
 
+@pytest.mark.parametrize("text", ["1e-9", "-1", "3600001"])
+def test_an_objective_that_nothing_can_meet_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"OBJECTIVE_MS must be 0, or a number between 1 and 3600000 ms"):
+        settings_from({"SACCADE_OBJECTIVE_MS": text})
+
+    assert [settings_from({"SACCADE_OBJECTIVE_MS": good}).objective_ms for good in ("0", "1")] == [0.0, 1.0]
+
+
 def test_a_ladder_by_name_begins_with_the_variant_that_is_served() -> None:
     with pytest.raises(SettingsError, match="ladder begins with fp32"):
         settings_from({"SACCADE_LADDER": "fp32,int8-cpu", "SACCADE_VARIANT": "int8-cpu"})

@@ -133,4 +133,5 @@ def test_objective_is_written_kept_by_other_changes_and_taken_away(repository: P
     assert written() == 200.0
     rollout(repository, "objective", "none")
     assert (written(), stable(repository)) == (None, 2)
-    assert "no number of milliseconds" in rollout(repository, "objective", "soon", code=2)
+    for wrong in ("soon", "nan", "1e-9", "inf", "3600001"):
+        assert f"'{wrong}' is not a number between 1 and 3600000 ms" in rollout(repository, "objective", wrong, code=2)

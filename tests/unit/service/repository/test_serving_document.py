@@ -51,6 +51,7 @@ def test_document_comes_back_as_it_was_written() -> None:
         ({"weights": {}}, "weights"),
         ({"policy": "latest"}, "policy"),
         ({"objective_ms": 0}, "objective_ms"),
+        ({"objective_ms": 1e-9}, "objective_ms"),
         ({"objective_ms": "200"}, "objective_ms"),
         ({"labels": {}}, "`hold` needs a label `stable`"),
         ({"policy": "follow"}, "contradict each other"),
