@@ -63,24 +63,26 @@ class ServingTarget:
     usage: VersionUsage = field(default_factory=VersionUsage)
     tally: Tally = field(default_factory=Tally)
     objective_s: float = 0.0  # of requests without a deadline, by the model's document; 0: the server's objective
+    loading: tuple[str, ...] = ()  # variants that are on their way
     parameters: dict[GivenParameters, Parameters] = field(default_factory=dict)  # checked already; they leave with it
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
-        """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
+        """Returns a variant's instances, or all for None. Raises NotReady while it loads, BadParameter without it."""
         if variant is None:
             return self.instances
         found = tuple(instance for instance in self.instances if instance.variant == variant)
         if not found:
             loaded = ", ".join(sorted({repr(instance.variant) for instance in self.instances}))
-            raise BadParameter(
-                f"variant {variant!r} of {self.key.model}/{self.key.version} is not loaded; loaded: "
-                f"{loaded} (SACCADE_VARIANT chooses)"
-            )
+            named = f"variant {variant!r} of {self.key.model}/{self.key.version}"
+            if variant in self.loading:
+                raise NotReady(f"{named} is being loaded; loaded: {loaded}")
+            raise BadParameter(f"{named} is not loaded; loaded: {loaded} (SACCADE_VARIANT chooses)")
         return found
 
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
 NO_DOCUMENT = ModelStatus("")
+_ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 _SHADOW_SALT = b"shadow"  # so that the images that are drawn do not depend on which requests the canary gets
 
 
@@ -232,9 +234,10 @@ class ServingCatalog:
     def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> ServingTarget:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
         instances = tuple(instance for instance in ready if instance.device in up) or ready
-        previous = self._targets.get(_key(status))
-        objective_s = self.serving(status.model).objective_s
-        if previous is not None and previous.instances == instances and previous.objective_s == objective_s:
+        loading = tuple(instance.variant for instance in status.instances if instance.state in _ON_THE_WAY)
+        previous, objective_s = self._targets.get(_key(status)), self.serving(status.model).objective_s
+        now = (instances, objective_s, loading)
+        if previous is not None and (previous.instances, previous.objective_s, previous.loading) == now:
             return previous
         return ServingTarget(
             _key(status),
@@ -245,6 +248,7 @@ class ServingCatalog:
             self._usages.setdefault(_key(status), VersionUsage()),
             self._tallies.setdefault(_key(status), Tally()),
             objective_s,
+            loading,
         )
 
     def _shadow(self, serving: ModelStatus) -> tuple[VersionKey, tuple[ServingTarget, float]] | None:
@@ -286,8 +290,7 @@ class ServingCatalog:
     def resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
         """Returns the version that answers. Raises NotFound, NotLoaded or NotReady; the text names what there is."""
         names = (model, version, label)
-        known = self._resolved.get(names)
-        if known is not None:
+        if (known := self._resolved.get(names)) is not None:
             return known
         target = self._resolve(model, version, label)
         # With versions loaded on demand nothing is kept, because each call of `_resolve` may ask for a load.
@@ -342,7 +345,7 @@ class ServingCatalog:
         return target
 
     def begin(self, target: ServingTarget, variant: str | None) -> None:
-        """Counts a request on every instance that may answer it. Raises BadParameter when the variant is not loaded."""
+        """Counts a request on every instance that may answer it. Raises as `instances_of`."""
         target.instances_of(variant)
         target.usage.in_flight += 1
         for instance in target.instances:
@@ -381,8 +384,7 @@ def _key(status: VersionStatus) -> VersionKey:
 
 def _loads_on_request(status: VersionStatus) -> bool:
     """Returns whether a request for this version may wait until it is loaded."""
-    settled = (VersionState.READY, VersionState.FAILED, VersionState.QUARANTINED)
-    return status.on_demand and status.state not in settled
+    return status.on_demand and status.state in (*_ON_THE_WAY, VersionState.UNLOADING)
 
 
 def _not_loaded(statuses: list[VersionStatus], version: int) -> NotLoaded:

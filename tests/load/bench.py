@@ -33,6 +33,7 @@ from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import verify_version
 from tests.load import closed_loop
+from tests.load.arguments import count_from_1, repository_with_versions, seconds_above_0
 from tests.load.limit import Limit
 
 _CONNECTIONS = 32
@@ -188,10 +189,10 @@ def measure(served: Served, server: Server, bodies: list[bytes], rounds: int, se
 def main() -> None:
     """Prints the tables; `--json` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--repository", type=repository_with_versions, required=True)
     parser.add_argument("--device", help="of the server, as cpu:0,cpu:1 for two workers; left out, it chooses")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of load per round")
+    parser.add_argument("--rounds", type=count_from_1, default=3)
+    parser.add_argument("--seconds", type=seconds_above_0, default=6.0, help="of load per round")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     bodies = photographs()

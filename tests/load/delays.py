@@ -22,6 +22,7 @@ from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import new_delay
 from saccade.service.api.priority import Priority
 from saccade.service.ipc.messages import DONE_EXPIRED, DONE_OK, Done
+from tests.load.arguments import count_from_1, seconds_above_0
 
 _BATCH_S, _IMAGE_S, _SIZE = 0.001, 0.003, 16
 _CAPACITY = _SIZE / (_BATCH_S + _SIZE * _IMAGE_S)
@@ -98,8 +99,8 @@ def figures(pauses: Pauses, times_capacity: float, seconds: float, seeds: int, *
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seconds", type=seconds_above_0, default=60.0)
+    parser.add_argument("--seeds", type=count_from_1, default=5)
     given = parser.parse_args()
     print("pauses                load   goodput, p99 without    with")
     for share, mean_s in _PAUSES:

@@ -28,6 +28,7 @@ from saccade.service.settings import Settings, core_count
 from saccade.service.supervisor.tuning.forms import ProcessForm, applied, form_text, forms_for
 from saccade.service.supervisor.tuning.tune import tuned
 from tests.load import closed_loop
+from tests.load.arguments import count_from_1, repository_with_versions, seconds_above_0
 from tests.load.bench import photographs
 from tests.support.server import Server, running_server
 
@@ -121,11 +122,11 @@ def compared(version_dir: Path, tries: int, rounds: int, seconds: float) -> dict
 def main() -> None:
     """Prints one JSON document per model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--repository", type=repository_with_versions, required=True)
     parser.add_argument("--model", action="append", help="left out: all of the repository")
-    parser.add_argument("--tries", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of load for each form and round")
+    parser.add_argument("--tries", type=count_from_1, default=3)
+    parser.add_argument("--rounds", type=count_from_1, default=6)
+    parser.add_argument("--seconds", type=seconds_above_0, default=2.0, help="of load for each form and round")
     given = parser.parse_args()
     for found in newest_versions(given.repository):
         if not given.model or found.path.parent.name in given.model:

@@ -42,6 +42,7 @@ from saccade.service.bench.report import Report
 from saccade.service.bench.session import Session, measure
 from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from tests.load.arguments import count_from_1, seconds_above_0
 from tests.load.bench import photographs
 from tests.support.ports import free_port
 from tests.support.server import ROOT, clean_environment, running_server, wait_until
@@ -268,9 +269,9 @@ def ratios(turns: Sequence[dict[str, Turn]], other: str) -> dict[str, list[float
 def main() -> None:
     """Prints one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--api-processes", type=int, default=1)
+    parser.add_argument("--rounds", type=count_from_1, default=5)
+    parser.add_argument("--seconds", type=seconds_above_0, default=5.0, help="of each measurement")
+    parser.add_argument("--api-processes", type=count_from_1, default=1)
     parser.add_argument("--beside", type=Path, help="another checkout, whose server takes turns")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of that checkout's server")
     parser.add_argument("--refused", action="store_true", help="what a refusal costs")

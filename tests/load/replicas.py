@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from tests.load.arguments import seconds_above_0
 from tests.load.ledger import Plan, asking, counts, known_answers, p99_ms
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
@@ -82,7 +83,7 @@ def carried(servers: Sequence[Server], seconds: float, work: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load.replicas", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--seconds", type=seconds_above_0, default=15.0)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work = Path(folder)

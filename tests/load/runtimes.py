@@ -28,6 +28,7 @@ from saccade.service.backends.registry import load_backend
 from saccade.service.backends.requests import load_request
 from saccade.service.paired_timing import Run, TimingLimits, pairs_of, timed_in_turns
 from saccade.service.repository.open import newest_versions
+from tests.load.arguments import count_from_1, repository_with_versions, seconds_above_0
 
 _TURNS = 5
 
@@ -141,10 +142,12 @@ def _resident_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repository", type=Path, action="append", required=True, help="repeat for several")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each case and batch size")
-    parser.add_argument("--batch", type=int, action="append", help="repeat for several; 1 and 8 without")
+    parser.add_argument(
+        "--repository", type=repository_with_versions, action="append", required=True, help="repeat for several"
+    )
+    parser.add_argument("--threads", type=count_from_1, default=2)
+    parser.add_argument("--seconds", type=seconds_above_0, default=5.0, help="for each case and batch size")
+    parser.add_argument("--batch", type=count_from_1, action="append", help="repeat for several; 1 and 8 without")
     parser.add_argument("--dynamic", action="store_true", help="also one compiled model for all batch sizes")
     given = parser.parse_args()
     sizes = tuple(sorted(given.batch or (1, 8)))

@@ -12,6 +12,7 @@ with full runs and with short ones the share of small requests that is answered,
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def cost_sorting_us(depth: int, rounds: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m tests.load.scheduler", description=__doc__).parse_args()
     print("microseconds per request    waiting      now   sorting all")
     for depth in DEPTHS:
         now_us = min(cost_now_us(depth, 300) for _ in range(3))

@@ -31,6 +31,7 @@ import httpx
 
 from saccade.models.contract.manifest import Manifest, manifest_bytes, read_manifest
 from saccade.service.bench.statistics import percentiles
+from tests.load.arguments import count_from_1, repository_with_versions, seconds_above_0
 from tests.support.images import scene_jpeg
 from tests.support.server import ROOT, Server, call_saccade, clean_environment, running_server, wait_until
 
@@ -212,12 +213,16 @@ def main() -> int:
         Path(out).write_text(json.dumps(asyncio.run(ask_steadily(url, float(rate)))))
         return 0
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repository", type=Path, default=Path(os.environ.get("SACCADE_REPOSITORY", "repository")))
+    parser.add_argument(
+        "--repository", type=repository_with_versions, default=os.environ.get("SACCADE_REPOSITORY", "repository")
+    )
     parser.add_argument("--model", default="digits-classifier")
-    parser.add_argument("--times", type=int, default=20, help="swaps, and then rollbacks")
-    parser.add_argument("--rest-s", type=float, default=2.0, help="between two of them")
+    parser.add_argument("--times", type=count_from_1, default=20, help="swaps, and then rollbacks")
+    parser.add_argument("--rest-s", type=seconds_above_0, default=2.0, help="between two of them")
     parser.add_argument("--rate", type=float, default=60.0, help="requests per second")
     given = parser.parse_args()
+    if not any((given.repository / given.model).glob("[0-9]*")):
+        parser.error(f"{given.repository} holds no version of {given.model!r}: --model names another one")
     source = max((given.repository / given.model).glob("[0-9]*"), key=lambda path: int(path.name))
     manifest, _ = read_manifest(source)
     with tempfile.TemporaryDirectory() as name:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from saccade.service.api.catalog import ServingCatalog
+from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.core import VersionKey
 from saccade.service.errors import BadParameter, NotFound, NotReady
 from saccade.service.ipc.messages import DeviceStatus, ModelStatus, VersionStatus
@@ -250,6 +250,20 @@ def test_pinned_variant_narrows_the_instances(story: Story) -> None:
     assert target.instances_of(None) == (FIRST_OF_TWO, SECOND_OF_TWO)
     with pytest.raises(BadParameter, match=r"variant 'fp16' of digits/1 is not loaded; loaded: 'fp32', 'int8-trt'"):
         target.instances_of("fp16")
+
+
+@pytest.mark.parametrize("state", ["building", "loading", "warming"])
+def test_a_named_variant_that_is_on_its_way_is_worth_another_try(story: Story, state: str) -> None:
+    def second(state: str) -> ServingTarget:
+        there = instance("cuda:1", 2, state, variant="int8-trt")
+        story.apply(version_of("digits", 1, FIRST_OF_TWO, there), devices=TWO_UP)
+        return story.catalog.resolve("digits", None, None)
+
+    with pytest.raises(NotReady, match=r"variant 'int8-trt' of digits/1 is being loaded; loaded: 'fp32'"):
+        story.catalog.begin(second(state), "int8-trt")
+    with pytest.raises(BadParameter, match="is not loaded"):
+        story.catalog.begin(second("failed"), "int8-trt")
+    assert second("ready").instances_of("int8-trt")
 
 
 def test_instance_is_let_go_only_when_no_request_may_still_choose_it(story: Story) -> None:
