@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saccade.service.cli.options import ObjectiveMs
+from saccade.service.cli.options import objective_ms
 from saccade.service.errors import BadParameter
 
 if TYPE_CHECKING:  # numpy and the load client are imported only when a load runs: no other command needs them
@@ -55,7 +55,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--timeout-s", type=_POSITIVE, default=30.0, show_default=True, help="then a request has failed"),
     # What is measured and written
     click.option(
-        "--objective-ms", type=ObjectiveMs(), default=200.0, show_default=True, help="answers within it are goodput"
+        "--objective-ms", type=objective_ms, default=200.0, show_default=True, help="answers within it are goodput"
     ),
     click.option("--find-slo", is_flag=True, help="search the highest rate whose p99 is within the objective"),
     click.option("--trial-s", type=_POSITIVE, default=5.0, show_default=True, help="of each try of --find-slo"),

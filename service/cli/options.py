@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,16 +11,12 @@ from saccade.service.cli.stored_repository import place
 from saccade.service.core import LONGEST_OBJECTIVE_MS, OBJECTIVE_RANGE, SHORTEST_OBJECTIVE_MS
 
 
-class ObjectiveMs(click.ParamType[float]):
-    """Milliseconds in which requests are to be answered; nan is refused, too, which `click.FloatRange` takes."""
-
-    name = "ms"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        with contextlib.suppress(ValueError):
-            if SHORTEST_OBJECTIVE_MS <= float(value) <= LONGEST_OBJECTIVE_MS:
-                return float(value)
-        self.fail(f"{value!r} is not {OBJECTIVE_RANGE}", param, ctx)
+def objective_ms(text: str | float) -> float:
+    """Milliseconds in which requests are to be answered, not nan. Raises click.BadParameter."""
+    with contextlib.suppress(ValueError):
+        if SHORTEST_OBJECTIVE_MS <= float(text) <= LONGEST_OBJECTIVE_MS:
+            return float(text)
+    raise click.BadParameter(f"{text!r} is not {OBJECTIVE_RANGE}")
 
 
 repository_option = click.option(

@@ -13,7 +13,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from saccade.service.cli.options import ObjectiveMs, json_option, repository_option, serving_dir_option
+from saccade.service.cli.options import json_option, objective_ms, repository_option, serving_dir_option
 from saccade.service.cli.rollout_change import (
     Request,
     change_options,
@@ -113,10 +113,10 @@ def canary_command(request: Request, version: str, share: float) -> None:
 
 @rollout.command("objective")
 @change_options
-@click.argument("objective_ms", metavar="MS|none")
-def objective_command(request: Request, objective_ms: str) -> None:
+@click.argument("milliseconds", metavar="MS|none")
+def objective_command(request: Request, milliseconds: str) -> None:
     """Has requests for MODEL without a deadline be answered within MS, or refused; none: the server's objective."""
-    request.make(with_objective(None if objective_ms == "none" else ObjectiveMs().convert(objective_ms, None, None)))
+    request.make(with_objective(None if milliseconds == "none" else objective_ms(milliseconds)))
 
 
 @rollout.command("promote")
