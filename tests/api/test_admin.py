@@ -134,6 +134,7 @@ def test_in_force_is_told_of_what_answers_alone(tmp_path: Path) -> None:
         ("promote", {"version": 1, "follow": True}, 422, "one of them"),
         ("promote", {"version": "one"}, 422, "version: "),
         ("promote", {"label": "nobody"}, 422, "has no label 'nobody'"),
+        ("objective", {"objective_ms": 1e-9}, 422, "objective_ms: "),
         ("canary", {"version": 2, "share": 1.5}, 422, "share: "),
         ("canary", {"version": 2, "shares": 0.5}, 422, "shares: "),
         ("label", {"label": "stable", "version": 1}, 422, "by a promotion or a rollback"),
