@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from saccade.models.contract.replay import REPLAY_FILE, Arrays, replay_bytes
+from tests.support.graphs import classifier_graph, slowed
 from tests.support.images import red_png
 from tests.support.server import running_server
-from tests.support.versions import SIDE, manifest_for, publish, with_files, with_variants
+from tests.support.versions import SIDE, manifest_for, publish, with_costs, with_files, with_variants
 
 RED = 200
 
@@ -33,10 +33,6 @@ def publish_wrong(repository: Path, *wrong: str) -> None:
     publish(repository, with_files(manifest, files), files=files)
 
 
-def state_of(version: dict[str, Any] | None) -> str:
-    return version["state"] if version else ""
-
-
 @pytest.mark.parametrize("ladder", ["off", "auto"])
 def test_what_answers_wrongly_here_is_passed_over_with_its_reason(
     repository: Path, tmp_path: Path, ladder: str
@@ -54,6 +50,23 @@ def test_what_answers_wrongly_here_is_passed_over_with_its_reason(
         (told,) = server.events("variant_passed_over")
         assert told["variant"] in wrong
         assert "differ here" in told["reason"]
+
+
+def test_what_is_measured_as_faster_and_answers_wrongly_is_passed_over(repository: Path, tmp_path: Path) -> None:
+    picture = np.full((1, SIDE, SIDE, 3), RED, np.uint8)
+    answers = {"int8-cpu": [np.zeros((1, 10), np.float32), np.arange(10)[None]]}
+    manifest = with_variants(manifest_for("digits", 1), fp32=(0.95, 200), int8_cpu=(0.94, 100))
+    whole, _ = with_costs(manifest, fp32=0, int8_cpu=0)
+    files = {
+        "fp32.onnx": slowed(classifier_graph()),
+        "int8_cpu.onnx": classifier_graph(),
+        REPLAY_FILE: replay_bytes(picture, answers),
+    }
+    publish(repository, with_files(whole, files), files=files)
+    with running_server(repository, tmp_path, backend="onnxruntime", tuning="measure") as server:
+        assert server.predict("digits", red_png(RED)).json()["variant"] == "fp32"
+        assert server.events("variants_compared")
+        assert [told["variant"] for told in server.events("variant_passed_over")] == ["int8-cpu"]
 
 
 @pytest.mark.parametrize("ladder", ["off", "auto"])
