@@ -103,10 +103,11 @@ image: ## the serving image, without a daemon (root, Debian's buildah and deboot
 image-check: image ## runs it confined as in Kubernetes
 	k8s/image/check_image.sh serve-cpu $(SACCADE_REPOSITORY)
 
-docs: $(READY) ## what is generated: settings, alerts for Prometheus Operator, chart
+docs: $(READY) ## what is generated: settings, alerts for Prometheus Operator, charts
 	$(PYTHON) -m tests.support.settings_table
 	$(PYTHON) -m tests.support.prometheus_rule
 	$(PYTHON) -m tests.load.gpu_plots tests/load/results/h200-2026-11-28.json --only bare
+	$(PYTHON) -m tests.load.peers --report tests/load/results/peers-2026-11-30.json --render
 
 check-distribution: $(READY) ## fit for a package index: builds, checks, and resolves every extra from wheels alone; minutes
 	.ci/distribution

@@ -4,62 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tests.load.peers.plan import LIMIT
+from tests.load.peers.summary import tuned_of
 from tests.load.peers.table import Name, Row, cell_of
 
-_GUIDE: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": ":"}
+Bar = tuple[str, float | None, str]  # title, requests/s, what is written beside it
 
 
 def draw(document: Row, names: Sequence[Name], subjects: Sequence[str], file: Path) -> None:
-    """Capacity, goodput against the rate, and p99 of what was accepted."""
-    figure = Figure(figsize=(16, 4.5 * len(subjects)), layout="constrained")
-    rows = figure.subplots(len(subjects), 3, squeeze=False)
-    colors = {base: f"C{index}" for index, base in enumerate(dict.fromkeys(name.base for name in names))}
-    for subject, (left, middle, right) in zip(subjects, rows, strict=True):
-        _draw_capacities(left, document, names, subject, colors)
-        _draw_loads(middle, right, document, names, subject, colors)
-    handles, labels = rows[0][1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
-    figure.suptitle(f"{document['settings']['cores']} cores, JPEG to top-5 JSON")
+    """On the left what each server carries, on the right what it answers in time at the highest multiple of that."""
+    settings = document["settings"]
+    most = max(settings["factors"], default=0.0)
+    untuned = [name for name in names if name.base == name.server]
+    figure = Figure(figsize=(13, 2.9 * len(subjects)), layout="constrained")
+    for subject, (left, right) in zip(subjects, figure.subplots(len(subjects), 2, squeeze=False), strict=True):
+        bars: list[Bar] = [("no server", cell_of(document, subject, LIMIT).median("per_second"), "")]
+        bars += [(each.title, cell_of(document, subject, each.server).median("per_second"), "") for each in untuned]
+        _draw(left, bars, f"{subject}: closed loop, {settings['connections']} connections")
+        late = [_overload(document, subject, each, tuned_of(names, each), most) for each in untuned] if most else []
+        _draw(right, late, f"{subject}: right within {settings['objective_ms']:g} ms at {most:g} x its own rate")
+    figure.suptitle(f"{settings['cores']} cores, JPEG to top-5 JSON, requests/s")
     figure.savefig(file, dpi=100)
 
 
-def _draw_loads(
-    middle: Axes, right: Axes, document: Row, names: Sequence[Name], subject: str, colors: dict[str, str]
-) -> None:
-    for name in names:
-        line = {"color": colors[name.base], "linestyle": "-" if name.base == name.server else "--", "label": name.title}
-        cells = [(factor, cell_of(document, subject, name.server, factor)) for factor in _factors(document)]
-        shares = [(factor, cell.median("goodput_share")) for factor, cell in cells]
-        _plot(middle, [(factor, None if share is None else share * factor) for factor, share in shares], line)
-        _plot(right, [(factor, cell.median("p99_ms")) for factor, cell in cells], line)
-    objective_ms = document["settings"]["objective_ms"]
-    middle.axline((0, 0), slope=1, **_GUIDE)
-    middle.set_title(f"{subject}: right answers within {objective_ms:g} ms")
-    middle.set(xlabel="rate / own capacity", ylabel="goodput / own capacity", xlim=(0, None), ylim=(0, None))
-    right.axhline(objective_ms, **_GUIDE)
-    right.set(title=f"{subject}: p99 of accepted", xlabel="rate / own capacity", ylabel="ms", xlim=(0, None))
-    right.set_yscale("log")
+def _overload(document: Row, subject: str, name: Name, server: str, factor: float) -> Bar:
+    cell = cell_of(document, subject, server, factor)
+    share = cell.median("goodput_share")
+    return name.title, cell.median("goodput_per_second"), "" if share is None else f" ({share * factor:.2f} of it)"
 
 
-def _factors(document: Row) -> list[float]:
-    return [float(factor) for factor in document["settings"]["factors"]]
-
-
-def _plot(axes: Axes, points: Sequence[tuple[float, float | None]], line: dict[str, Any]) -> None:
-    known = [(x, y) for x, y in points if y is not None]
-    axes.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=4, **line)
-
-
-def _draw_capacities(axes: Axes, document: Row, names: Sequence[Name], subject: str, colors: dict[str, str]) -> None:
-    bars = [("no server", LIMIT, "lightgrey"), *((name.title, name.server, colors[name.base]) for name in names)]
-    found = [(title, cell_of(document, subject, server).median("per_second"), color) for title, server, color in bars]
-    shown = [(title, value, color) for title, value, color in reversed(found) if value is not None]
-    drawn = axes.barh([bar[0] for bar in shown], [bar[1] for bar in shown], color=[bar[2] for bar in shown])
-    axes.bar_label(drawn, fmt="%.0f", padding=3)
-    axes.set(title=f"{subject}: closed loop, {document['settings']['connections']} connections", xlabel="requests/s")
+def _draw(axes: Axes, bars: Sequence[Bar], title: str) -> None:
+    shown = [(name, value, note) for name, value, note in reversed(bars) if value is not None]
+    colors = ["C0" if name == "saccade" else "lightgrey" if name == "no server" else "C7" for name, _, _ in shown]
+    drawn = axes.barh([name for name, _, _ in shown], [value for _, value, _ in shown], color=colors)
+    axes.bar_label(drawn, [f"{value:.0f}{note}" for _, value, note in shown], padding=3)
+    axes.set_title(title)
+    axes.margins(x=0.3)

@@ -18,12 +18,15 @@ def summary(document: Row, names: Sequence[Name], subjects: Sequence[str]) -> st
         if most:
             titles.append(f"at {most:g} times that: in time, p99 ms, refused within ms")
     rows = [["no server: decode, resize, run", *_cells(document, (LIMIT, ""), subjects, most)]]
-    for name in names:
-        if name.base == name.server:
-            tuned = next((each.server for each in names if each.base == name.base != each.server), name.server)
-            rows.append([name.title, *_cells(document, (name.server, tuned), subjects, most)])
+    untuned = [name for name in names if name.base == name.server]
+    rows += [[each.title, *_cells(document, (each.server, tuned_of(names, each)), subjects, most)] for each in untuned]
     known = [row for row in rows if any(cell != "-" for cell in row[1:])]
     return "\n".join([line(titles), "|" + "---|" * len(titles), *(line(row) for row in known)])
+
+
+def tuned_of(names: Sequence[Name], untuned: Name) -> str:
+    """The same server with what it has against overload; itself where it has no other settings."""
+    return next((each.server for each in names if each.base == untuned.server != each.server), untuned.server)
 
 
 def _cells(document: Row, servers: tuple[str, str], subjects: Sequence[str], most: float) -> list[str]:
