@@ -70,16 +70,14 @@ def test_program_and_its_children_end_with_a_killed_parent(told: Path) -> None:
 def test_program_and_its_children_end_when_nobody_waits_any_more(told: Path) -> None:
     async def cancelled() -> list[psutil.Process]:
         answering = asyncio.create_task(answer_of("measures", str(told).encode(), 60.0))
-        await asyncio.to_thread(told.read_text, "utf-8")
-        family = psutil.Process().children(recursive=True)
+        child = psutil.Process(int(await asyncio.to_thread(told.read_text, "utf-8")))
+        program = child.parent()
+        assert program is not None
         answering.cancel()
         await asyncio.wait([answering])
-        return family
+        return [program, child]
 
-    family = asyncio.run(cancelled())
-
-    assert len(family) == 2
-    wait_gone(family)
+    wait_gone(asyncio.run(cancelled()))
 
 
 def test_program_that_takes_too_long_is_said(told: Path) -> None:
