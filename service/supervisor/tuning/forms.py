@@ -16,7 +16,7 @@ from saccade.service.settings import Settings, resolved
 
 ROUNDS = 4  # of trials at most
 _MOST_WORKERS = 4  # each worker holds every network
-_WORTH_IT = 1.05  # a smaller gain over the usual best is within the error of so short a measurement
+_WORTH_IT = 1.1  # a smaller gain over the usual best is within the error of so short a measurement
 _IN_REACH = 0.85  # of the highest throughput in one round; a form below it is not the best one
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _LATER_MS, _LATER_SHARE = 10.0, 0.1  # a single request may be answered later by the larger, for throughput
@@ -87,7 +87,7 @@ def chosen(measured: Sequence[ProcessFormSpeed]) -> ProcessFormSpeed:
     """Chooses among the forms that were in all rounds: the one with most workers, unless another is clearly faster.
 
     Most workers with fewest threads is what every network was fastest with that was measured on a quiet machine, so a
-    machine that does much else must show more than a difference of a few percent. Where no form was tried under load,
+    machine that does much else must show more than a small difference. Where no form was tried under load,
     a single request decides, and that is the first.
     """
     most = max(each.rounds for each in measured)

@@ -57,9 +57,9 @@ def test_what_a_setting_names_is_not_chosen() -> None:
 
 
 def test_most_workers_are_chosen_unless_another_form_is_clearly_faster() -> None:
-    two_with_one_api = speed(with_one_api(TWO), 104.0)
-    assert chosen([speed(WHOLE, 103.0), speed(TWO, 100.0), two_with_one_api]).form == TWO
-    assert chosen([speed(WHOLE, 106.0), speed(SPINNING, 90.0), speed(TWO, 100.0)]).form == WHOLE
+    two_with_one_api = speed(with_one_api(TWO), 109.0)
+    assert chosen([speed(WHOLE, 108.0), speed(TWO, 100.0), two_with_one_api]).form == TWO
+    assert chosen([speed(WHOLE, 111.0), speed(SPINNING, 90.0), speed(TWO, 100.0)]).form == WHOLE
     assert chosen([speed(WHOLE, 100.0)]).form == WHOLE
 
 
@@ -68,7 +68,7 @@ def test_first_form_is_chosen_where_none_was_tried_under_load() -> None:
 
 
 def test_form_that_left_early_is_not_chosen_for_a_quiet_moment() -> None:
-    assert chosen([speed(WHOLE, 300.0, rounds=1), speed(TWO, 200.0), speed(HALF, 210.0)]).form == HALF
+    assert chosen([speed(WHOLE, 300.0, rounds=1), speed(TWO, 200.0), speed(HALF, 221.0)]).form == HALF
 
 
 def test_form_far_below_the_best_of_a_round_is_out_of_reach() -> None:
