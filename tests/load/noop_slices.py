@@ -21,8 +21,11 @@ from statistics import median, quantiles
 
 import uvloop
 
+from tests.load.arguments import count_from_1
 from tests.load.noop import MODEL, publish_in, small_jpegs
 from tests.support.server import ROOT, running_server
+
+_SLICE_S = 0.12
 
 
 class Connection(asyncio.Protocol):
@@ -92,7 +95,7 @@ async def measured(servers: Mapping[str, tuple[int, int]], slices: int, in_fligh
     names = list(servers)
     for number in range(slices + 1):
         for name in names if number % 2 else reversed(names):
-            found[name].append(await one_slice(connections[name], servers[name][1], 0.12))
+            found[name].append(await one_slice(connections[name], servers[name][1], _SLICE_S))
     return {name: each[1:] for name, each in found.items()}  # the first one warms up
 
 
@@ -101,8 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--python", default=sys.executable, help="the interpreter of its server")
-    parser.add_argument("--slices", type=int, default=30)
-    parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--slices", type=count_from_1, default=30)
+    parser.add_argument("--in-flight", type=count_from_1, default=32)
     given = parser.parse_args()
     servers: dict[str, tuple[int, int]] = {}
     with ExitStack() as stack:

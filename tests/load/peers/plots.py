@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tests.load.peers.plan import LIMIT
-from tests.load.peers.summary import tuned_of
+from tests.load.peers.summary import with_best
 from tests.load.peers.table import Name, Row, cell_of
 
 Bar = tuple[str, float | None, str]  # title, requests/s, what is written beside it
@@ -19,13 +19,13 @@ def draw(document: Row, names: Sequence[Name], subjects: Sequence[str], file: Pa
     """On the left what each server carries, on the right what it answers in time at the highest multiple of that."""
     settings = document["settings"]
     most = max(settings["factors"], default=0.0)
-    untuned = [name for name in names if name.base == name.server]
+    servers = with_best(names)
     figure = Figure(figsize=(13, 2.9 * len(subjects)), layout="constrained")
     for subject, (left, right) in zip(subjects, figure.subplots(len(subjects), 2, squeeze=False), strict=True):
         bars: list[Bar] = [("no server", cell_of(document, subject, LIMIT).median("per_second"), "")]
-        bars += [(each.title, cell_of(document, subject, each.server).median("per_second"), "") for each in untuned]
+        bars += [(each.title, cell_of(document, subject, each.server).median("per_second"), "") for each, _ in servers]
         _draw(left, bars, f"{subject}: closed loop, {settings['connections']} connections")
-        late = [_overload(document, subject, each, tuned_of(names, each), most) for each in untuned] if most else []
+        late = [_overload(document, subject, *each, most) for each in servers] if most else []
         _draw(right, late, f"{subject}: right within {settings['objective_ms']:g} ms at {most:g} x its own rate")
     figure.suptitle(f"{settings['cores']} cores, JPEG to top-5 JSON, requests/s")
     figure.savefig(file, dpi=100)

@@ -18,15 +18,15 @@ def summary(document: Row, names: Sequence[Name], subjects: Sequence[str]) -> st
         if most:
             titles.append(f"at {most:g} times that: in time, p99 ms, refused within ms")
     rows = [["no server: decode, resize, run", *_cells(document, (LIMIT, ""), subjects, most)]]
-    untuned = [name for name in names if name.base == name.server]
-    rows += [[each.title, *_cells(document, (each.server, tuned_of(names, each)), subjects, most)] for each in untuned]
+    rows += [[each.title, *_cells(document, (each.server, best), subjects, most)] for each, best in with_best(names)]
     known = [row for row in rows if any(cell != "-" for cell in row[1:])]
     return "\n".join([line(titles), "|" + "---|" * len(titles), *(line(row) for row in known)])
 
 
-def tuned_of(names: Sequence[Name], untuned: Name) -> str:
-    """The same server with what it has against overload; itself where it has no other settings."""
-    return next((each.server for each in names if each.base == untuned.server != each.server), untuned.server)
+def with_best(names: Sequence[Name]) -> list[tuple[Name, str]]:
+    """Every server as it comes, and itself with what it has against overload, or as it comes where it has nothing."""
+    tuned = {name.base: name.server for name in reversed(names) if name.base != name.server}
+    return [(name, tuned.get(name.server, name.server)) for name in names if name.base == name.server]
 
 
 def _cells(document: Row, servers: tuple[str, str], subjects: Sequence[str], most: float) -> list[str]:
